@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+# `make` builds into build/, `make run` shows proxyd at work, `make test` tests it. Quiet unless V=1.
+VERSION  := 0.1.0
+PREFIX   ?= /usr/local
+B        ?= build
+CFLAGS   ?= -O2 -g
+Q        := $(if $(V),,@)
+PACKAGES := libzmq jansson libconfig
+HAVE     := $(shell pkg-config --exists $(PACKAGES) 2>/dev/null && echo yes)
+
+CPPFLAGS += -D_GNU_SOURCE -DPROXYD_VERSION='"$(VERSION)"' -I.
+FLAGS    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -pthread -fPIE \
+            -fstack-protector-strong -fstack-clash-protection -MMD -MP $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+HARDEN   ?= -D_FORTIFY_SOURCE=2
+LDFLAGS  += -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
+LDLIBS   += $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+
+SOURCES  := $(wildcard buffer/*.c auth/*.c proxies/*.c proxyd/*.c)
+OBJECTS  := $(SOURCES:%.c=$B/obj/%.o)
+MAINS    := $B/obj/proxyd/main.o $B/obj/proxyd/proxyctl.o
+HOUSE    := $(filter-out $(MAINS),$(OBJECTS))
+UNITS    := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/test_*.c))
+links     = $(shell sed -n 's|.*links: \(.*\) \*/|\1|p' $1)
+
+all: $B/proxyd $B/proxyctl
+$B/proxyd:   $B/obj/proxyd/main.o $(HOUSE)
+$B/proxyctl: $B/obj/proxyd/proxyctl.o $(HOUSE)
+$B/proxyd $B/proxyctl:
+	@echo "  LD    $@"
+	$Q$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$B/obj/%.o: %.c Makefile
+	@$(if $(HAVE),:,tests/install-packages build --check)
+	@mkdir -p $(@D); echo "  CC    $<"
+	$Q$(CC) $(CPPFLAGS) $(HARDEN) $(FLAGS) $(CFLAGS) -c -o $@ $<
+
+# A unit test links only what its first lines name: `/* links: buffer/queue_memory.c … */`
+.SECONDEXPANSION:
+$B/tests/%: $B/obj/tests/unit/%.o $$(patsubst %.c,$B/obj/%.o,$$(call links,tests/unit/%.c))
+	@mkdir -p $(@D); echo "  LD    $@"
+	$Q$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
+
+run:
+	@tests/install-packages build demo
+	@$(MAKE) --no-print-directory all
+	@exec etc/demo.sh $B
+
+test:
+	@tests/install-packages build test
+	@$(MAKE) --no-print-directory all units
+	@tests/run $B
+check-san:
+	@tests/install-packages build test
+	@$(MAKE) --no-print-directory B=build/san CFLAGS='$(SANITIZE)' HARDEN= all units
+	@tests/run build/san
+units: $(UNITS)
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/doc/proxyd/examples
+	install -m 755 $B/proxyd $B/proxyctl $(DESTDIR)$(PREFIX)/sbin
+	install -m 644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/proxyd
+	install -m 644 etc/*.conf $(DESTDIR)$(PREFIX)/share/doc/proxyd/examples
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/sbin/proxyd $(DESTDIR)$(PREFIX)/sbin/proxyctl
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/proxyd
+
+format:
+	clang-format -i $(SOURCES) $(wildcard */*.h tests/unit/*.[ch])
+clean:
+	rm -rf build
+
+.PHONY: all run test check-san units install uninstall format clean
+.SECONDARY:
+-include $(OBJECTS:.o=.d) $(wildcard $B/obj/tests/unit/*.d)

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The configuration of one chain as plain values. The daemon fills it from its file; a running chain only
+ * reads it. Defaults and ranges are the loader's business (proxyd/config_keys.def).
+ */
+#ifndef PROXYD_PROXIES_CONF_H
+#define PROXYD_PROXIES_CONF_H
+
+#include "buffer/queue.h"
+#include "proxies/endpoint.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct dialect;
+struct kind;
+
+/* What a connecting socket presents. All NULL: no credentials. */
+struct credentials {
+    char *username;
+    char *password; /* any bytes but NUL, at most 255 */
+};
+
+struct endpoint_list {
+    struct endpoint *items;
+    size_t count;
+};
+
+struct text_list {
+    char **items;
+    size_t count;
+};
+
+struct frontend_conf {
+    struct endpoint_list endpoints;
+    struct text_list subscribe;  /* SUB */
+    int64_t recreate_after_ms;   /* SUB; 0 = never */
+    int64_t backoff_ms;          /* SUB */
+    int64_t backoff_max_ms;      /* SUB */
+    int64_t max_message_bytes;   /* 0 = no limit */
+    int64_t max_frames;          /* 0 = no limit */
+    struct credentials credentials; /* SUB: towards the publisher */
+};
+
+enum correlation { CORRELATION_AUTO, CORRELATION_LOCKSTEP, CORRELATION_ENVELOPE };
+enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_PENDING, BALANCE_FAILOVER, BALANCE_ALL };
+
+struct backend_conf {
+    struct endpoint_list endpoints;
+    struct credentials credentials;
+    int64_t timeout_ms; /* 0 = none */
+    int64_t retries;
+    int64_t backoff_ms;
+    int64_t backoff_max_ms;
+    int64_t window;
+    int correlation; /* enum correlation */
+    int balance;     /* enum balance */
+    int64_t heartbeat_ms; /* PUB */
+    int64_t hwm;          /* PUB */
+};
+
+struct queue_conf {
+    int64_t max_messages;
+    int64_t max_bytes;
+    int64_t max_age_ms;
+    int when_full; /* enum queue_full_policy */
+    int64_t max_attempts;
+};
+
+struct chain_conf {
+    char *name;
+    const struct kind *kind;
+    const struct dialect *dialect;
+    struct frontend_conf frontend;
+    struct backend_conf backend;
+    struct queue_conf queue;
+};
+
+#endif

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The configuration file -> an immutable tree, or every problem in it with file and line. The keys, their
+ * types, ranges, defaults, units and help stand in one table, config_keys.def, which the loader, `proxyd -t`
+ * and `proxyd --print-keys` read. The only file that sees libconfig.
+ */
+#ifndef PROXYD_PROXYD_CONFIG_H
+#define PROXYD_PROXYD_CONFIG_H
+
+#include "proxies/conf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct daemon_conf {
+    char *state_dir;
+    char *control; /* "" = off */
+    char *control_group;
+    char *http;
+    char *users;
+    int log_level;  /* enum event_level */
+    int log_format; /* 0 text, 1 json */
+    int64_t drain_timeout_ms;
+    int64_t auth_memory_bytes;
+    int64_t max_connections;
+    int64_t max_connections_per_address;
+};
+
+struct config {
+    char *path;
+    struct daemon_conf daemon;
+    struct chain_conf *chains;
+    size_t chain_count;
+};
+
+/* Everything wrong with a file: lines `FILE:LINE: chain "NAME": message`, in the order of the file. */
+struct config_problems {
+    char **lines;
+    size_t count;
+};
+
+/* Loads and checks `path` and everything it names. NULL with at least one line in `problems` when anything
+ * is wrong. `problems` is always initialised here and closed by the caller. */
+struct config *config_load(const char *path, struct config_problems *problems);
+
+/* Only the daemon group, with as little checking as reading it takes: how proxyctl finds the control socket.
+ * NULL like config_load. */
+struct config *config_load_daemon(const char *path, struct config_problems *problems);
+
+void config_free(struct config *config);
+void config_problems_close(struct config_problems *problems);
+
+/* Prints the reference of every key, readable on a terminal 80 wide. */
+void config_print_keys(FILE *out);
+
+#endif
