@@ -21,7 +21,7 @@ OBJECTS  := $(SOURCES:%.c=$B/obj/%.o)
 MAINS    := $B/obj/proxyd/main.o $B/obj/proxyd/proxyctl.o
 HOUSE    := $(filter-out $(MAINS),$(OBJECTS))
 UNITS    := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/test_*.c))
-links     = $(shell sed -n 's|.*links: \(.*\) \*/|\1|p' $1)
+links     = $(patsubst %.c,$B/obj/%.o,$(shell sed -n 's|.*links: \(.*\) \*/|\1|p' $1))
 
 all: $B/proxyd $B/proxyctl
 $B/proxyd:   $B/obj/proxyd/main.o $(HOUSE)
@@ -37,7 +37,7 @@ $B/obj/%.o: %.c Makefile
 
 # A unit test links only what its first lines name: `/* links: buffer/queue_memory.c … */`
 .SECONDEXPANSION:
-$B/tests/%: $B/obj/tests/unit/%.o $$(patsubst %.c,$B/obj/%.o,$$(call links,tests/unit/%.c))
+$B/tests/%: $B/obj/tests/unit/%.o $$(call links,tests/unit/$$*.c)
 	@mkdir -p $(@D); echo "  LD    $@"
 	$Q$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lcmocka
 
