@@ -41,28 +41,32 @@ struct queue_limits {
 enum queue_place { QUEUE_NOWHERE, QUEUE_STAGED, QUEUE_WAITING, QUEUE_RETRYING, QUEUE_LEASED, QUEUE_DEAD };
 
 struct queue_item {
-    uint64_t id;      /* rising in the order of put, never reused by this queue */
-    int64_t taken_ms; /* when the chain took it; its age counts from here */
-    int64_t retry_ms; /* RETRYING: not before this */
-    uint32_t attempts;  /* failed deliveries that count towards a dead letter */
-    uint32_t retries;   /* attempts after the first, for the backend's own use */
-    bool was_sent;      /* at least one attempt was handed to libzmq: its outcome is unknown */
-    enum queue_place place; /* the queue's */
-    uint32_t port;          /* with `envelope`: which socket of the frontend it came in by */
+    uint64_t id;             /* rising in the order of put, never reused by this queue */
+    int64_t taken_ms;        /* when the chain took it; its age counts from here */
+    int64_t retry_ms;        /* RETRYING: not before this */
+    uint32_t attempts;       /* failed deliveries that count towards a dead letter */
+    uint32_t retries;        /* attempts after the first, for the backend's own use */
+    bool was_sent;           /* at least one attempt was handed to libzmq: its outcome is unknown */
+    enum queue_place place;  /* the queue's */
+    uint32_t port;           /* with `envelope`: which socket of the frontend it came in by */
     struct message envelope; /* the way back to the caller; empty when nobody waits for an answer */
     struct message body;     /* what is delivered */
     uint32_t hint;           /* the backend's: where the last attempt went */
     void *call;              /* the backend's while LEASED */
-    struct list link;        /* the queue's */
+    struct list link;        /* the queue's, as all below: its place */
+    struct list age;         /* all that is queued or in flight, oldest first */
+    size_t bytes;            /* what it counts for, fixed when put */
+    uint32_t slot;           /* RETRYING: where in the heap */
 };
 
 struct queue_stats {
-    uint64_t queued;   /* staged, waiting and retrying */
-    uint64_t inflight; /* leased */
-    uint64_t dead;     /* dead letters now listed */
-    uint64_t bytes;    /* of queued and inflight */
-    uint64_t restored; /* brought back by the store at open */
-    int64_t oldest_ms; /* taken_ms of the oldest queued or inflight item; -1 when there is none */
+    uint64_t queued;       /* staged, waiting and retrying */
+    uint64_t inflight;     /* leased */
+    uint64_t dead;         /* dead letters now listed */
+    uint64_t bytes;        /* of queued and inflight */
+    uint64_t restored;     /* brought back by the store at open */
+    uint64_t dead_dropped; /* dead letters let go, oldest first, because these too reached the bounds */
+    int64_t oldest_ms;     /* taken_ms of the oldest queued or inflight item; -1 when there is none */
 };
 
 enum queue_result {
@@ -116,7 +120,8 @@ void queue_nack(struct queue *queue, struct queue_item *item, int64_t retry_ms);
 /* An item in any place is gone for good: failed, expired or dropped. The owner has already answered. */
 void queue_remove(struct queue *queue, struct queue_item *item);
 
-/* A leased item becomes a dead letter with this one-word reason. */
+/* A leased item becomes a dead letter with this one-word reason (at most 31 bytes are kept). Dead letters
+ * stand beside the bounds of the queue and keep within the same ones by themselves: the oldest make room. */
 void queue_bury(struct queue *queue, struct queue_item *item, const char *reason);
 
 /* When the next RETRYING item is due; INT64_MAX when there is none. */

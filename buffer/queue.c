@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What all queues share: the items in memory, their places, order, bounds and counters. Owns every item from
+ * put to the end and a bounded pool of used ones. Knows nothing of disks: stores hang on to it by queue_ops.
+ *
+ * Waiting items are a list in the order of put. Retrying ones are a binary heap, because their times are not
+ * in any order: by id when the queue is ordered (the first one holds back the rest), else by time.
+ */
+#include "buffer/queue_ops.h"
+
+#include <stdlib.h>
+
+enum { POOL_MAX = 1024 }; /* half a megabyte a chain */
+
+#define ITEM(list_link) LIST_ENTRY(list_link, struct queue_item, link)
+#define AGED(list_link) LIST_ENTRY(list_link, struct queue_item, age)
+
+void queue_init(struct queue *queue, const struct queue_ops *ops, const struct queue_limits *limits)
+{
+    *queue = (struct queue){.ops = ops, .limits = *limits, .ack_level = "queued"};
+    list_init(&queue->staged);
+    list_init(&queue->waiting);
+    list_init(&queue->leased);
+    list_init(&queue->dead);
+    list_init(&queue->ages);
+    list_init(&queue->pool);
+}
+
+static void free_items(struct list *head)
+{
+    LIST_EACH_SAFE (link, next, head) {
+        struct queue_item *item = ITEM(link);
+        message_close(&item->envelope);
+        message_close(&item->body);
+        free(item);
+    }
+}
+
+void queue_free(struct queue *queue)
+{
+    if (!queue)
+        return;
+    LIST_EACH_SAFE (link, next, &queue->ages) {
+        list_remove(&AGED(link)->link);
+        list_append(&queue->pool, &AGED(link)->link);
+    }
+    free_items(&queue->dead);
+    free_items(&queue->pool);
+    free(queue->retrying);
+    queue->ops->free(queue);
+}
+
+struct queue_item *queue_item_new(struct queue *queue)
+{
+    struct list *link = list_first(&queue->pool);
+    struct queue_item *item;
+    if (link) {
+        list_remove(link);
+        queue->pool_count--;
+        item = ITEM(link);
+    } else if (!(item = malloc(sizeof *item))) {
+        return NULL;
+    }
+    item->id = 0;
+    item->taken_ms = 0;
+    item->retry_ms = 0;
+    item->attempts = 0;
+    item->retries = 0;
+    item->was_sent = false;
+    item->place = QUEUE_NOWHERE;
+    item->port = 0;
+    item->hint = 0;
+    item->call = NULL;
+    item->bytes = 0;
+    item->slot = 0;
+    message_init(&item->envelope);
+    message_init(&item->body);
+    list_init(&item->link);
+    list_init(&item->age);
+    return item;
+}
+
+void queue_item_free(struct queue *queue, struct queue_item *item)
+{
+    message_close(&item->envelope);
+    message_close(&item->body);
+    if (queue->pool_count >= POOL_MAX) {
+        free(item);
+        return;
+    }
+    list_prepend(&queue->pool, &item->link);
+    queue->pool_count++;
+}
+
+/* ---- retrying: the heap ---- */
+
+static bool goes_before(const struct queue *queue, const struct queue_item *a, const struct queue_item *b)
+{
+    if (!queue->limits.is_ordered && a->retry_ms != b->retry_ms)
+        return a->retry_ms < b->retry_ms;
+    return a->id < b->id;
+}
+
+static void heap_set(struct queue *queue, size_t slot, struct queue_item *item)
+{
+    queue->retrying[slot] = item;
+    item->slot = (uint32_t)slot;
+}
+
+/* Brings `item` from the hole at `slot` to where it belongs. */
+static void heap_settle(struct queue *queue, size_t slot, struct queue_item *item)
+{
+    while (slot > 0 && goes_before(queue, item, queue->retrying[(slot - 1) / 2])) {
+        heap_set(queue, slot, queue->retrying[(slot - 1) / 2]);
+        slot = (slot - 1) / 2;
+    }
+    for (size_t child; (child = 2 * slot + 1) < queue->retrying_count; slot = child) {
+        if (child + 1 < queue->retrying_count &&
+            goes_before(queue, queue->retrying[child + 1], queue->retrying[child]))
+            child++;
+        if (!goes_before(queue, queue->retrying[child], item))
+            break;
+        heap_set(queue, slot, queue->retrying[child]);
+    }
+    heap_set(queue, slot, item);
+}
+
+static void heap_add(struct queue *queue, struct queue_item *item)
+{
+    size_t slot = queue->retrying_count++;
+    heap_settle(queue, slot, item);
+}
+
+static void heap_remove(struct queue *queue, struct queue_item *item)
+{
+    struct queue_item *last = queue->retrying[--queue->retrying_count];
+    if (last != item)
+        heap_settle(queue, item->slot, last);
+}
+
+/* Reserves a place in the heap for one more item, so that a nack cannot fail. */
+static bool heap_reserve(struct queue *queue)
+{
+    if (queue->held < queue->retrying_room)
+        return true;
+    size_t room = queue->retrying_room ? queue->retrying_room * 2 : 64;
+    struct queue_item **larger =
+        room > UINT32_MAX ? NULL : realloc(queue->retrying, room * sizeof(struct queue_item *));
+    if (!larger)
+        return false;
+    queue->retrying = larger;
+    queue->retrying_room = room;
+    return true;
+}
+
+/* ---- ages ---- */
+
+static bool is_idle(const struct queue_item *item)
+{
+    return item->place == QUEUE_WAITING || item->place == QUEUE_RETRYING;
+}
+
+static bool is_older(const struct queue_item *a, const struct queue_item *b)
+{
+    return a->taken_ms != b->taken_ms ? a->taken_ms < b->taken_ms : a->id < b->id;
+}
+
+/* Nearly always at the end: items are put in the order in which they were taken. */
+static void insert_by_age(struct queue *queue, struct queue_item *item)
+{
+    struct list *at = queue->ages.prev;
+    while (at != &queue->ages && is_older(item, AGED(at)))
+        at = at->prev;
+    list_insert_after(at, &item->age);
+}
+
+static void now_idle(struct queue *queue, struct queue_item *item)
+{
+    if (!queue->idle || is_older(item, queue->idle))
+        queue->idle = item;
+}
+
+static void not_idle_any_more(struct queue *queue, struct queue_item *item)
+{
+    if (queue->idle != item)
+        return;
+    struct list *at = item->age.next;
+    while (at != &queue->ages && !is_idle(AGED(at)))
+        at = at->next;
+    queue->idle = at == &queue->ages ? NULL : AGED(at);
+}
+
+/* ---- the life of an item ---- */
+
+/* Takes `item` from its place, whichever it is. */
+static void leave_place(struct queue *queue, struct queue_item *item)
+{
+    enum queue_place place = item->place;
+    item->place = QUEUE_NOWHERE;
+    if (place == QUEUE_RETRYING)
+        heap_remove(queue, item);
+    else
+        list_remove(&item->link);
+    if (place == QUEUE_LEASED)
+        queue->leased_count--;
+    if (place == QUEUE_WAITING || place == QUEUE_RETRYING)
+        not_idle_any_more(queue, item);
+}
+
+/* `item` is no longer queued or in flight. */
+static void leave_bounds(struct queue *queue, struct queue_item *item)
+{
+    list_remove(&item->age);
+    queue->held--;
+    queue->live--;
+    queue->live_bytes -= item->bytes;
+}
+
+bool queue_has_room(const struct queue *queue, size_t bytes)
+{
+    const struct queue_limits *limits = &queue->limits;
+    return (!limits->max_messages || queue->live < limits->max_messages) &&
+           (!limits->max_bytes ||
+            (bytes <= limits->max_bytes && queue->live_bytes <= limits->max_bytes - bytes));
+}
+
+enum queue_result queue_put(struct queue *queue, struct queue_item *item)
+{
+    if (!queue_has_room(queue, item->body.bytes))
+        return QUEUE_FULL;
+    if (!heap_reserve(queue))
+        return QUEUE_BROKEN;
+    item->id = queue->last_id + 1;
+    item->bytes = item->body.bytes;
+    if (queue->ops->put) {
+        enum queue_result result = queue->ops->put(queue, item);
+        if (result != QUEUE_TAKEN)
+            return result;
+    }
+    queue->last_id++;
+    queue->held++;
+    queue->live++;
+    queue->live_bytes += item->bytes;
+    item->place = QUEUE_STAGED;
+    list_append(&queue->staged, &item->link);
+    insert_by_age(queue, item);
+    return QUEUE_TAKEN;
+}
+
+void queue_commit(struct queue *queue)
+{
+    if (queue->ops->commit)
+        queue->ops->commit(queue);
+}
+
+void queue_set_waiting(struct queue *queue, struct queue_item *item)
+{
+    list_remove(&item->link);
+    item->place = QUEUE_WAITING;
+    list_append(&queue->waiting, &item->link);
+    now_idle(queue, item);
+}
+
+struct queue_item *queue_next_stored(struct queue *queue, bool *is_stored)
+{
+    if (queue->ops->next_stored)
+        return queue->ops->next_stored(queue, is_stored);
+    struct list *link = list_first(&queue->staged);
+    if (!link)
+        return NULL;
+    queue_set_waiting(queue, ITEM(link));
+    *is_stored = true;
+    return ITEM(link);
+}
+
+const char *queue_ack_level(const struct queue *queue)
+{
+    return queue->ack_level;
+}
+
+struct queue_item *queue_lease(struct queue *queue, int64_t now_ms)
+{
+    struct queue_item *item = NULL;
+    if (queue->retrying_count > 0 && queue->retrying[0]->retry_ms <= now_ms)
+        item = queue->retrying[0];
+    else if (queue->retrying_count > 0 && queue->limits.is_ordered)
+        return NULL;
+    else if (!list_is_empty(&queue->waiting))
+        item = ITEM(list_first(&queue->waiting));
+    if (!item)
+        return NULL;
+    leave_place(queue, item);
+    item->place = QUEUE_LEASED;
+    list_append(&queue->leased, &item->link);
+    queue->leased_count++;
+    return item;
+}
+
+struct queue_item *queue_oldest(const struct queue *queue)
+{
+    return queue->idle;
+}
+
+void queue_ack(struct queue *queue, struct queue_item *item, const struct message *reply)
+{
+    if (queue->ops->gone)
+        queue->ops->gone(queue, item, reply);
+    leave_place(queue, item);
+    leave_bounds(queue, item);
+    queue_item_free(queue, item);
+}
+
+void queue_nack(struct queue *queue, struct queue_item *item, int64_t retry_ms)
+{
+    leave_place(queue, item);
+    item->retry_ms = retry_ms;
+    item->place = QUEUE_RETRYING;
+    heap_add(queue, item);
+    now_idle(queue, item);
+    if (queue->ops->nacked)
+        queue->ops->nacked(queue, item);
+}
+
+void queue_remove(struct queue *queue, struct queue_item *item)
+{
+    bool is_dead = item->place == QUEUE_DEAD;
+    if (queue->ops->gone)
+        queue->ops->gone(queue, item, NULL);
+    leave_place(queue, item);
+    if (is_dead) {
+        queue->dead_count--;
+        queue->dead_bytes -= item->bytes;
+    } else {
+        leave_bounds(queue, item);
+    }
+    queue_item_free(queue, item);
+}
+
+static bool has_too_many_dead(const struct queue *queue)
+{
+    const struct queue_limits *limits = &queue->limits;
+    return (limits->max_messages && queue->dead_count > limits->max_messages) ||
+           (limits->max_bytes && queue->dead_bytes > limits->max_bytes);
+}
+
+void queue_bury(struct queue *queue, struct queue_item *item, const char *reason)
+{
+    leave_place(queue, item);
+    leave_bounds(queue, item);
+    message_close(&item->envelope);
+    item->call = NULL;
+    item->place = QUEUE_DEAD;
+    list_append(&queue->dead, &item->link);
+    queue->dead_count++;
+    queue->dead_bytes += item->bytes;
+    if (queue->ops->buried)
+        queue->ops->buried(queue, item, reason);
+    while (has_too_many_dead(queue)) {
+        queue_remove(queue, ITEM(list_first(&queue->dead)));
+        queue->dead_dropped++;
+    }
+}
+
+int64_t queue_next_retry_ms(const struct queue *queue)
+{
+    return queue->retrying_count > 0 ? queue->retrying[0]->retry_ms : INT64_MAX;
+}
+
+void queue_stats(const struct queue *queue, struct queue_stats *stats)
+{
+    struct list *oldest = list_first(&queue->ages);
+    *stats = (struct queue_stats){
+        .queued = queue->live - queue->leased_count,
+        .inflight = queue->leased_count,
+        .dead = queue->dead_count,
+        .bytes = queue->live_bytes,
+        .dead_dropped = queue->dead_dropped,
+        .oldest_ms = oldest ? AGED(oldest)->taken_ms : -1,
+    };
+    if (queue->ops->stats)
+        queue->ops->stats(queue, stats);
+}
