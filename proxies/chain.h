@@ -12,58 +12,14 @@
 #define PROXYD_PROXIES_CHAIN_H
 
 #include "proxies/conf.h"
-#include "proxies/event.h"
-#include "proxies/ledger.h"
+#include "proxies/runtime.h"
+#include "proxies/stats.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct chain;
-struct monitor;
-struct resolver;
-
-/* What every chain of a daemon shares. Outlives the chains. */
-struct runtime {
-    void *zmq; /* the context */
-    struct monitor *monitor;
-    struct resolver *resolver;
-    struct event_sink events;
-};
-
-/* Starts the helpers (monitor thread, resolver) and the libzmq context, sized for `socket_count` sockets.
- * -1 with a reason in `err`. */
-int runtime_open(struct runtime *runtime, int socket_count, struct event_sink events, char *err,
-                 size_t err_size);
-
-/* Ends them. All chains must be freed. Waits until libzmq has sent what is left, at most for each socket's
- * own linger. */
-void runtime_close(struct runtime *runtime);
-
-enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_UP, UPSTREAM_DOWN };
-enum chain_state { CHAIN_UP, CHAIN_DEGRADED, CHAIN_DOWN, CHAIN_PAUSED, CHAIN_DRAINING };
-
-/* "up", "degraded" and so on; static. */
-const char *upstream_state_name(enum upstream_state state);
-const char *chain_state_name(enum chain_state state);
-
-struct upstream_stats {
-    const char *endpoint; /* as configured; lives as long as the chain's configuration */
-    enum upstream_state state;
-    const char *cause; /* static: auth-denied, mechanism-mismatch, refused, silent, unresolved; or NULL */
-    uint32_t inflight;
-    uint32_t connections; /* with a finished handshake */
-    const char *peer;     /* static: how requests are told apart there, "lockstep" or "envelope"; or NULL */
-};
-
-struct chain_stats {
-    enum chain_state state;
-    struct ledger ledger; /* balanced */
-    uint64_t queue_bytes; /* of queued and inflight */
-    int64_t oldest_ms;    /* age of the oldest queued or inflight message; -1 when there is none */
-    uint32_t upstream_count;
-    struct upstream_stats *upstreams; /* upstream_count rows; freed by chain_stats_close */
-};
 
 /* A consistent copy of the state at the end of the chain's last turn. -1 when memory is short. */
 int chain_stats(struct chain *chain, struct chain_stats *stats);

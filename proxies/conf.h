@@ -34,12 +34,12 @@ struct text_list {
 
 struct frontend_conf {
     struct endpoint_list endpoints;
-    struct text_list subscribe;  /* SUB */
-    int64_t recreate_after_ms;   /* SUB; 0 = never */
-    int64_t backoff_ms;          /* SUB */
-    int64_t backoff_max_ms;      /* SUB */
-    int64_t max_message_bytes;   /* 0 = no limit */
-    int64_t max_frames;          /* 0 = no limit */
+    struct text_list subscribe;     /* SUB */
+    int64_t recreate_after_ms;      /* SUB; 0 = never */
+    int64_t backoff_ms;             /* SUB */
+    int64_t backoff_max_ms;         /* SUB */
+    int64_t max_message_bytes;      /* 0 = no limit */
+    int64_t max_frames;             /* 0 = no limit */
     struct credentials credentials; /* SUB: towards the publisher */
 };
 
@@ -54,8 +54,8 @@ struct backend_conf {
     int64_t backoff_ms;
     int64_t backoff_max_ms;
     int64_t window;
-    int correlation; /* enum correlation */
-    int balance;     /* enum balance */
+    int correlation;      /* enum correlation */
+    int balance;          /* enum balance */
     int64_t heartbeat_ms; /* PUB */
     int64_t hwm;          /* PUB */
 };

@@ -28,7 +28,7 @@ struct event_sink {
 
 /* EVENT(sink, EVENT_WARNING, "upstream-lost", EVENT_TEXT("chain", name), EVENT_NUMBER("after_ms", 5000)) */
 #define EVENT(sink, level, token, ...)                                                                       \
-    (sink)->emit((sink)->context, (level), (token), (const struct event_field[]){__VA_ARGS__},              \
+    (sink)->emit((sink)->context, (level), (token), (const struct event_field[]){__VA_ARGS__},               \
                  sizeof((const struct event_field[]){__VA_ARGS__}) / sizeof(struct event_field))
 
 #endif

@@ -19,8 +19,8 @@ static const struct reason_info reasons[REASON_COUNT] = {
 };
 
 static const char *const drops[DROP_COUNT] = {
-    [DROP_MALFORMED] = "malformed", [DROP_DUPLICATE] = "duplicate", [DROP_OLDEST] = "oldest",
-    [DROP_NEWEST] = "newest",       [DROP_OPERATOR] = "operator",   [DROP_DAMAGED] = "damaged",
+    [DROP_MALFORMED] = "malformed",   [DROP_DUPLICATE] = "duplicate", [DROP_OLDEST] = "oldest",
+    [DROP_NEWEST] = "newest",         [DROP_OPERATOR] = "operator",   [DROP_DAMAGED] = "damaged",
     [DROP_UNVERIFIED] = "unverified",
 };
 

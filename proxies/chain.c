@@ -1,0 +1,723 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A running chain; see chain.h. The loop is one page (chain_run, turn); everything it does takes bounded time
+ * and never blocks but in poller_wait. Other threads leave their wishes in `wanted` and read `published`,
+ * both under one mutex that is held for a copy only.
+ */
+#include "proxies/chain.h"
+
+#include "proxies/back.h"
+#include "proxies/dialect.h"
+#include "proxies/front.h"
+#include "proxies/kinds.h"
+#include "proxies/poller.h"
+#include "proxies/retry.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+enum {
+    TAKEN_PER_TURN = 64,
+    SENT_PER_TURN = 256,
+    ANSWERS_LINGER_MS = 1000, /* at the end: for answers and publications on their way */
+};
+
+struct wishes {
+    bool is_paused, is_draining, is_stopping;
+    int64_t stop_by_ms;
+};
+
+struct published {
+    enum chain_state state;
+    struct ledger ledger;
+    uint64_t queue_bytes;
+    int64_t oldest_taken_ms; /* -1 = none */
+    uint64_t turns;
+    bool is_stopped;
+    struct upstream_stats *upstreams; /* upstream_count rows */
+};
+
+struct chain {
+    const struct chain_conf *conf;
+    struct surroundings around;
+    struct poller poller;
+    struct waker *waker;
+    bool is_woken; /* set by the poller */
+    struct front *front;
+    struct back *back;
+    struct queue *queue;
+    struct ledger ledger;
+    struct queue_item *spare;   /* to take the next message into */
+    struct queue_item *pending; /* when_full = block: taken, and the queue has no room */
+    bool has_backlog;           /* the last turn stopped at its budget */
+    int64_t unconnected_ms;     /* since when no upstream is connected; -1 = one is */
+    uint64_t turns;
+    struct wishes now; /* the loop's copy */
+
+    pthread_t thread;
+    bool is_started;
+    int daemon_waker;
+    uint32_t upstream_count;
+    struct upstream_stats *rows; /* the loop's, copied when published */
+
+    pthread_mutex_t mutex;
+    struct wishes wanted;       /* guarded by mutex */
+    struct published published; /* guarded by mutex */
+};
+
+static int64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* ---- answering ---- */
+
+static void answer(struct chain *chain, const struct queue_item *item, const struct message *body,
+                   int64_t now_ms)
+{
+    if (item->envelope.count > 0)
+        chain->conf->kind->front->answer(chain->front, item, body, now_ms);
+}
+
+static void answer_error(struct chain *chain, const struct queue_item *item, enum reason reason,
+                         int64_t now_ms)
+{
+    if (item->envelope.count == 0)
+        return;
+    struct message body = {0};
+    if (chain->conf->dialect->error(&item->body, reason, NULL, &body) == 0)
+        answer(chain, item, &body, now_ms);
+    message_close(&body);
+}
+
+static void answer_ack(struct chain *chain, const struct queue_item *item, const char *level, int64_t now_ms)
+{
+    if (item->envelope.count == 0)
+        return;
+    struct message body = {0};
+    if (chain->conf->dialect->ack(&item->body, level, NULL, &body) == 0)
+        answer(chain, item, &body, now_ms);
+    message_close(&body);
+}
+
+/* ---- the ends of a message ---- */
+
+static void leave_queue(struct chain *chain, struct queue_item *item)
+{
+    chain->conf->kind->back->forget(chain->back, item);
+    queue_remove(chain->queue, item);
+}
+
+static void fail(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
+{
+    chain->ledger.failed[reason]++;
+    answer_error(chain, item, reason, now_ms);
+    leave_queue(chain, item);
+}
+
+/* max_age has come. What was never sent is certainly not delivered; of the rest nobody knows. */
+static void expire(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    if (item->was_sent) {
+        fail(chain, item, REASON_TIMEOUT, now_ms);
+        return;
+    }
+    chain->ledger.expired++;
+    answer_error(chain, item, REASON_UNAVAILABLE, now_ms);
+    leave_queue(chain, item);
+}
+
+static void drop(struct chain *chain, struct queue_item *item, enum drop reason, int64_t now_ms)
+{
+    chain->ledger.dropped[reason]++;
+    answer_error(chain, item, REASON_QUEUE_FULL, now_ms);
+    leave_queue(chain, item);
+}
+
+/* ---- intake ---- */
+
+/* A message that never entered the queue. */
+static void refuse(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
+{
+    chain->ledger.accepted++;
+    chain->ledger.failed[reason]++;
+    answer_error(chain, item, reason, now_ms);
+    queue_item_free(chain->queue, item);
+}
+
+static void refuse_as_dropped(struct chain *chain, struct queue_item *item, enum drop reason, int64_t now_ms)
+{
+    chain->ledger.accepted++;
+    chain->ledger.dropped[reason]++;
+    if (reason != DROP_MALFORMED)
+        answer_error(chain, item, REASON_QUEUE_FULL, now_ms);
+    queue_item_free(chain->queue, item);
+}
+
+/* Drops the oldest until `item` fits. False when dropping cannot help: it never fits, or all are in flight.
+ */
+static bool make_room(struct chain *chain, const struct queue_item *item, int64_t now_ms)
+{
+    int64_t max_bytes = chain->conf->queue.max_bytes;
+    if (max_bytes > 0 && item->body.bytes > (uint64_t)max_bytes)
+        return false;
+    while (!queue_has_room(chain->queue, item->body.bytes)) {
+        struct queue_item *oldest = queue_oldest(chain->queue);
+        if (!oldest)
+            return false;
+        drop(chain, oldest, DROP_OLDEST, now_ms);
+    }
+    return true;
+}
+
+static void put_when_full(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    switch (chain->conf->queue.when_full) {
+    case QUEUE_BLOCK:
+        chain->pending = item;
+        return;
+    case QUEUE_DROP_NEWEST:
+        refuse_as_dropped(chain, item, DROP_NEWEST, now_ms);
+        return;
+    case QUEUE_DROP_OLDEST:
+        if (!make_room(chain, item, now_ms))
+            refuse_as_dropped(chain, item, DROP_NEWEST, now_ms);
+        else if (queue_put(chain->queue, item) == QUEUE_TAKEN)
+            chain->ledger.accepted++;
+        else
+            refuse(chain, item, REASON_STORE_FAILED, now_ms);
+        return;
+    default:
+        refuse(chain, item, REASON_QUEUE_FULL, now_ms);
+    }
+}
+
+static void accept_message(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    if (chain->now.is_draining || chain->now.is_stopping) {
+        refuse(chain, item, REASON_SHUTTING_DOWN, now_ms);
+        return;
+    }
+    switch (queue_put(chain->queue, item)) {
+    case QUEUE_TAKEN:
+        chain->ledger.accepted++;
+        return;
+    case QUEUE_FULL:
+        put_when_full(chain, item, now_ms);
+        return;
+    default:
+        refuse(chain, item, REASON_STORE_FAILED, now_ms);
+    }
+}
+
+static void retry_pending(struct chain *chain, int64_t now_ms)
+{
+    struct queue_item *item = chain->pending;
+    if (!item)
+        return;
+    chain->pending = NULL;
+    accept_message(chain, item, now_ms);
+}
+
+static bool is_intake_stopped(const struct chain *chain)
+{
+    if (chain->pending)
+        return true;
+    /* Callers hear of a drain; publishers cannot be told, their messages wait in libzmq. */
+    return !chain->conf->kind->front->has_callers && (chain->now.is_draining || chain->now.is_stopping);
+}
+
+/* Takes one message; false when there is none. */
+static bool take_message(struct chain *chain, int64_t now_ms)
+{
+    if (!chain->spare)
+        chain->spare = queue_item_new(chain->queue);
+    struct queue_item *item = chain->spare;
+    if (!item)
+        return false;
+    enum front_taken taken = chain->conf->kind->front->take(chain->front, item, now_ms);
+    if (taken == FRONT_NOTHING)
+        return false;
+    chain->spare = NULL;
+    item->taken_ms = now_ms;
+    switch (taken) {
+    case FRONT_MESSAGE:
+        accept_message(chain, item, now_ms);
+        return true;
+    case FRONT_TOO_LARGE:
+        refuse(chain, item, REASON_TOO_LARGE, now_ms);
+        return true;
+    case FRONT_MALFORMED:
+        refuse_as_dropped(chain, item, DROP_MALFORMED, now_ms);
+        return true;
+    case FRONT_SHORT:
+        refuse(chain, item, REASON_FAILED, now_ms);
+        return true;
+    default:
+        queue_item_free(chain->queue, item);
+        return true;
+    }
+}
+
+static void take_messages(struct chain *chain, int64_t now_ms)
+{
+    for (int i = 0; i < TAKEN_PER_TURN; i++) {
+        if (is_intake_stopped(chain) || !take_message(chain, now_ms))
+            return;
+    }
+}
+
+/* ---- delivery ---- */
+
+static void retry(struct chain *chain, struct queue_item *item, int64_t delay_ms, int64_t now_ms)
+{
+    item->retries++;
+    chain->ledger.retries++;
+    queue_nack(chain->queue, item, now_ms + delay_ms);
+}
+
+static void bury(struct chain *chain, struct queue_item *item, const char *reason)
+{
+    chain->conf->kind->back->forget(chain->back, item);
+    EVENT(&chain->around.runtime->events, EVENT_WARNING, "dead-letter",
+          EVENT_TEXT("chain", chain->conf->name), EVENT_NUMBER("attempts", item->attempts),
+          EVENT_TEXT("reason", reason));
+    queue_bury(chain->queue, item, reason);
+}
+
+static void settle_failure(struct chain *chain, const struct back_outcome *outcome, int64_t now_ms)
+{
+    struct queue_item *item = outcome->item;
+    const struct backend_conf *backend = &chain->conf->backend;
+    const struct queue_conf *bounds = &chain->conf->queue;
+    enum reason reason = outcome->result == BACK_TIMEOUT ? REASON_TIMEOUT : REASON_LOST;
+    bool is_too_old = bounds->max_age_ms > 0 && now_ms - item->taken_ms >= bounds->max_age_ms;
+    bool may_retry = chain->conf->kind->retries_forever || item->retries < backend->retries;
+    int64_t delay_ms =
+        retry_delay_ms(item->retries + 1, backend->backoff_ms, backend->backoff_max_ms, retry_random());
+    if (outcome->was_alone && bounds->max_attempts > 0 && ++item->attempts >= bounds->max_attempts)
+        bury(chain, item, reason_info(reason)->name);
+    else if (may_retry && !is_too_old)
+        retry(chain, item, chain->conf->kind->is_ordered && !outcome->was_alone ? 0 : delay_ms, now_ms);
+    else
+        fail(chain, item, reason, now_ms);
+}
+
+static void settle(struct chain *chain, struct back_outcome *outcome, int64_t now_ms)
+{
+    struct queue_item *item = outcome->item;
+    if (outcome->result != BACK_DELIVERED) {
+        settle_failure(chain, outcome, now_ms);
+        return;
+    }
+    chain->ledger.delivered++;
+    if (chain->conf->kind->answer == ANSWER_REPLY)
+        answer(chain, item, &outcome->reply, now_ms);
+    else if (chain->conf->kind->answer == ANSWER_SENT)
+        answer_ack(chain, item, NULL, now_ms);
+    chain->conf->kind->back->forget(chain->back, item);
+    queue_ack(chain->queue, item, &outcome->reply);
+}
+
+static void settle_outcomes(struct chain *chain, int64_t now_ms)
+{
+    struct back_outcome outcome = {0};
+    while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
+        settle(chain, &outcome, now_ms);
+        message_close(&outcome.reply);
+    }
+}
+
+static void send_messages(struct chain *chain, int64_t now_ms)
+{
+    const struct back_ops *ops = chain->conf->kind->back;
+    chain->has_backlog = false;
+    for (int i = 0; i < SENT_PER_TURN; i++) {
+        if (chain->now.is_paused || !ops->has_room(chain->back, now_ms))
+            return;
+        struct queue_item *item = queue_lease(chain->queue, now_ms);
+        if (!item)
+            return;
+        if (!ops->send(chain->back, item, now_ms)) {
+            queue_nack(chain->queue, item, now_ms);
+            return;
+        }
+        settle_outcomes(chain, now_ms);
+    }
+    chain->has_backlog = true;
+}
+
+/* ---- deadlines ---- */
+
+/* When the oldest message that is not in flight runs out of time, and how it then ends. */
+struct verdict {
+    int64_t due_ms; /* INT64_MAX = never */
+    bool is_unavailable;
+};
+
+static struct verdict verdict_on(const struct chain *chain, const struct queue_item *oldest)
+{
+    struct verdict verdict = {INT64_MAX, false};
+    if (!oldest)
+        return verdict;
+    if (chain->conf->queue.max_age_ms > 0)
+        verdict.due_ms = oldest->taken_ms + chain->conf->queue.max_age_ms;
+    int64_t timeout_ms = chain->conf->backend.timeout_ms;
+    if (chain->unconnected_ms < 0 || timeout_ms == 0 || chain->conf->kind->retries_forever ||
+        chain->now.is_paused)
+        return verdict;
+    int64_t since_ms = oldest->taken_ms > chain->unconnected_ms ? oldest->taken_ms : chain->unconnected_ms;
+    if (since_ms + timeout_ms < verdict.due_ms)
+        verdict = (struct verdict){since_ms + timeout_ms, true};
+    return verdict;
+}
+
+static void end_overdue(struct chain *chain, int64_t now_ms)
+{
+    if (chain->conf->kind->back->is_connected(chain->back))
+        chain->unconnected_ms = -1;
+    else if (chain->unconnected_ms < 0)
+        chain->unconnected_ms = now_ms;
+    struct queue_item *oldest;
+    while ((oldest = queue_oldest(chain->queue)) != NULL) {
+        struct verdict verdict = verdict_on(chain, oldest);
+        if (verdict.due_ms > now_ms)
+            return;
+        if (!verdict.is_unavailable)
+            expire(chain, oldest, now_ms);
+        else
+            fail(chain, oldest, oldest->was_sent ? REASON_TIMEOUT : REASON_UNAVAILABLE, now_ms);
+    }
+}
+
+static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
+{
+    const struct kind *kind = chain->conf->kind;
+    bool has_input = kind->front->has_input(chain->front, is_intake_stopped(chain));
+    if (has_input || chain->has_backlog || kind->back->has_input(chain->back))
+        return now_ms;
+    int64_t retry_ms = queue_next_retry_ms(chain->queue);
+    const int64_t due[] = {
+        kind->front->next_ms(chain->front),
+        kind->back->next_ms(chain->back),
+        verdict_on(chain, queue_oldest(chain->queue)).due_ms,
+        retry_ms > now_ms ? retry_ms : INT64_MAX, /* one that is due waits for room */
+        chain->now.is_stopping ? chain->now.stop_by_ms : INT64_MAX,
+    };
+    int64_t next = INT64_MAX;
+    for (size_t i = 0; i < sizeof due / sizeof *due; i++)
+        next = due[i] < next ? due[i] : next;
+    return next;
+}
+
+/* ---- what others see ---- */
+
+static enum chain_state state_of(const struct chain *chain)
+{
+    if (chain->now.is_draining || chain->now.is_stopping)
+        return CHAIN_DRAINING;
+    if (chain->now.is_paused)
+        return CHAIN_PAUSED;
+    uint32_t up = 0;
+    for (uint32_t i = 0; i < chain->upstream_count; i++)
+        up += chain->rows[i].state == UPSTREAM_UP;
+    return up == chain->upstream_count ? CHAIN_UP : up > 0 ? CHAIN_DEGRADED : CHAIN_DOWN;
+}
+
+static void publish(struct chain *chain, bool is_stopped)
+{
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    chain->ledger.queued = stats.queued;
+    chain->ledger.inflight = stats.inflight;
+    chain->ledger.dead = stats.dead;
+    uint32_t count = chain->conf->kind->front->upstreams(chain->front, chain->rows);
+    chain->conf->kind->back->upstreams(chain->back, chain->rows + count);
+    enum chain_state state = state_of(chain);
+
+    pthread_mutex_lock(&chain->mutex);
+    bool is_news = state != chain->published.state || is_stopped;
+    chain->published.state = state;
+    chain->published.ledger = chain->ledger;
+    chain->published.queue_bytes = stats.bytes;
+    chain->published.oldest_taken_ms = stats.oldest_ms;
+    chain->published.turns = chain->turns;
+    chain->published.is_stopped = is_stopped;
+    memcpy(chain->published.upstreams, chain->rows, chain->upstream_count * sizeof *chain->rows);
+    pthread_mutex_unlock(&chain->mutex);
+    if (!is_news)
+        return;
+    EVENT(&chain->around.runtime->events, EVENT_INFO, "chain-state", EVENT_TEXT("chain", chain->conf->name),
+          EVENT_TEXT("state", is_stopped ? "stopped" : chain_state_name(state)));
+    if (chain->daemon_waker != -1)
+        eventfd_write(chain->daemon_waker, 1);
+}
+
+int chain_stats(struct chain *chain, struct chain_stats *stats)
+{
+    *stats = (struct chain_stats){.upstream_count = chain->upstream_count};
+    stats->upstreams = calloc(chain->upstream_count + 1, sizeof *stats->upstreams);
+    if (!stats->upstreams)
+        return -1;
+    pthread_mutex_lock(&chain->mutex);
+    const struct published *published = &chain->published;
+    stats->state = published->state;
+    stats->ledger = published->ledger;
+    stats->queue_bytes = published->queue_bytes;
+    int64_t taken_ms = published->oldest_taken_ms;
+    memcpy(stats->upstreams, published->upstreams, chain->upstream_count * sizeof *stats->upstreams);
+    pthread_mutex_unlock(&chain->mutex);
+    stats->oldest_ms = taken_ms < 0 ? -1 : clock_ms() - taken_ms;
+    return 0;
+}
+
+void chain_stats_close(struct chain_stats *stats)
+{
+    free(stats->upstreams);
+    *stats = (struct chain_stats){0};
+}
+
+/* ---- the loop ---- */
+
+static void read_wishes(struct chain *chain)
+{
+    pthread_mutex_lock(&chain->mutex);
+    chain->now = chain->wanted;
+    pthread_mutex_unlock(&chain->mutex);
+}
+
+static void turn(struct chain *chain, int64_t now_ms)
+{
+    const struct kind *kind = chain->conf->kind;
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    kind->front->tick(chain->front, now_ms);
+    kind->back->tick(chain->back, stats.queued, now_ms);
+    settle_outcomes(chain, now_ms);
+    retry_pending(chain, now_ms);
+    take_messages(chain, now_ms);
+    queue_commit(chain->queue);
+    send_messages(chain, now_ms);
+    end_overdue(chain, now_ms);
+    chain->turns++;
+}
+
+static bool is_finished(const struct chain *chain, int64_t now_ms)
+{
+    if (!chain->now.is_stopping)
+        return false;
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    bool is_done = stats.inflight == 0 && !chain->pending && (stats.queued == 0 || chain->now.is_paused);
+    return is_done || now_ms >= chain->now.stop_by_ms;
+}
+
+/* Whoever still waits hears how it ended: what was sent is lost, what was not never will be. */
+static void end_all(struct chain *chain, int64_t now_ms)
+{
+    retry_pending(chain, now_ms);
+    chain->conf->kind->back->abandon(chain->back, now_ms);
+    struct back_outcome outcome = {0};
+    while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
+        if (outcome.result == BACK_DELIVERED)
+            settle(chain, &outcome, now_ms);
+        else
+            fail(chain, outcome.item, REASON_LOST, now_ms);
+        message_close(&outcome.reply);
+    }
+    struct queue_item *item;
+    while ((item = queue_oldest(chain->queue)) != NULL)
+        fail(chain, item, item->was_sent ? REASON_LOST : REASON_SHUTTING_DOWN, now_ms);
+}
+
+static void *chain_run(void *argument)
+{
+    struct chain *chain = argument;
+    char name[16];
+    snprintf(name, sizeof name, "%s", chain->conf->name);
+    pthread_setname_np(pthread_self(), name);
+    int64_t now_ms = clock_ms();
+    while (read_wishes(chain), !is_finished(chain, now_ms)) {
+        turn(chain, now_ms);
+        publish(chain, false);
+        int64_t next_ms = next_turn_ms(chain, now_ms);
+        now_ms = clock_ms();
+        poller_wait(&chain->poller, next_ms == INT64_MAX ? INT64_MAX
+                                    : next_ms > now_ms   ? next_ms - now_ms
+                                                         : 0);
+        if (chain->is_woken) {
+            chain->is_woken = false;
+            waker_clear(chain->waker);
+        }
+        now_ms = clock_ms();
+    }
+    end_all(chain, now_ms);
+    publish(chain, true);
+    return NULL;
+}
+
+/* ---- life ---- */
+
+static void release(struct chain *chain)
+{
+    if (chain->front)
+        chain->conf->kind->front->close(chain->front, chain->is_started ? ANSWERS_LINGER_MS : 0);
+    if (chain->back)
+        chain->conf->kind->back->close(chain->back, chain->is_started ? ANSWERS_LINGER_MS : 0);
+    if (chain->queue) {
+        if (chain->spare)
+            queue_item_free(chain->queue, chain->spare);
+        queue_free(chain->queue);
+    }
+    if (chain->poller.epoll != -1)
+        poller_close(&chain->poller);
+    if (chain->waker)
+        waker_release(chain->waker);
+    pthread_mutex_destroy(&chain->mutex);
+    free(chain->published.upstreams);
+    free(chain->rows);
+    free(chain);
+}
+
+static int open_parts(struct chain *chain, char *err, size_t err_size)
+{
+    const struct chain_conf *conf = chain->conf;
+    const struct queue_limits limits = {.max_messages = (uint64_t)conf->queue.max_messages,
+                                        .max_bytes = (uint64_t)conf->queue.max_bytes,
+                                        .is_ordered = conf->kind->is_ordered};
+    chain->waker = waker_new();
+    chain->queue = queue_memory_new(&limits);
+    if (poller_open(&chain->poller) != 0 || !chain->waker || !chain->queue ||
+        poller_add(&chain->poller, waker_fd(chain->waker), &chain->is_woken) != 0) {
+        snprintf(err, err_size, "out of memory or descriptors");
+        return -1;
+    }
+    chain->around.waker = chain->waker;
+    chain->front = conf->kind->front->open(conf, &chain->around, err, err_size);
+    if (!chain->front)
+        return -1;
+    chain->back = conf->kind->back->open(conf, &chain->around, err, err_size);
+    if (!chain->back)
+        return -1;
+    chain->upstream_count =
+        conf->kind->front->upstreams(chain->front, NULL) + conf->kind->back->upstreams(chain->back, NULL);
+    chain->rows = calloc(chain->upstream_count + 1, sizeof *chain->rows);
+    chain->published.upstreams = calloc(chain->upstream_count + 1, sizeof *chain->rows);
+    if (!chain->rows || !chain->published.upstreams) {
+        snprintf(err, err_size, "out of memory");
+        return -1;
+    }
+    return 0;
+}
+
+struct chain *chain_open(const struct chain_conf *conf, struct runtime *runtime, char *err, size_t err_size)
+{
+    struct chain *chain = calloc(1, sizeof *chain);
+    if (!chain) {
+        snprintf(err, err_size, "out of memory");
+        return NULL;
+    }
+    chain->conf = conf;
+    chain->poller.epoll = -1;
+    chain->daemon_waker = -1;
+    chain->unconnected_ms = -1;
+    pthread_mutex_init(&chain->mutex, NULL);
+    chain->around = (struct surroundings){
+        .runtime = runtime, .poller = &chain->poller, .chain = conf->name, .ledger = &chain->ledger};
+    if (open_parts(chain, err, err_size) != 0) {
+        release(chain);
+        return NULL;
+    }
+    publish(chain, false);
+    return chain;
+}
+
+int chain_start(struct chain *chain, char *err, size_t err_size)
+{
+    int rc = pthread_create(&chain->thread, NULL, chain_run, chain);
+    if (rc != 0) {
+        snprintf(err, err_size, "cannot start a thread: %s", strerror(rc));
+        return -1;
+    }
+    chain->is_started = true;
+    return 0;
+}
+
+const struct chain_conf *chain_conf(const struct chain *chain)
+{
+    return chain->conf;
+}
+
+void chain_set_waker(struct chain *chain, int eventfd)
+{
+    chain->daemon_waker = eventfd;
+}
+
+static void set_wishes(struct chain *chain, bool is_paused, bool is_draining)
+{
+    pthread_mutex_lock(&chain->mutex);
+    chain->wanted.is_paused = is_paused;
+    chain->wanted.is_draining = is_draining;
+    pthread_mutex_unlock(&chain->mutex);
+    waker_wake(chain->waker);
+}
+
+void chain_pause(struct chain *chain)
+{
+    set_wishes(chain, true, false);
+}
+
+void chain_resume(struct chain *chain)
+{
+    set_wishes(chain, false, false);
+}
+
+void chain_drain(struct chain *chain)
+{
+    set_wishes(chain, false, true);
+}
+
+void chain_stop(struct chain *chain, int64_t drain_ms)
+{
+    pthread_mutex_lock(&chain->mutex);
+    chain->wanted.is_stopping = true;
+    chain->wanted.stop_by_ms = clock_ms() + drain_ms;
+    pthread_mutex_unlock(&chain->mutex);
+    waker_wake(chain->waker);
+}
+
+bool chain_is_stopped(const struct chain *chain)
+{
+    struct chain *unlocked = (struct chain *)chain;
+    pthread_mutex_lock(&unlocked->mutex);
+    bool is_stopped = chain->published.is_stopped;
+    pthread_mutex_unlock(&unlocked->mutex);
+    return is_stopped;
+}
+
+void chain_ping(struct chain *chain)
+{
+    waker_wake(chain->waker);
+}
+
+uint64_t chain_turns(const struct chain *chain)
+{
+    struct chain *unlocked = (struct chain *)chain;
+    pthread_mutex_lock(&unlocked->mutex);
+    uint64_t turns = chain->published.turns;
+    pthread_mutex_unlock(&unlocked->mutex);
+    return turns;
+}
+
+void chain_free(struct chain *chain)
+{
+    if (chain->is_started)
+        pthread_join(chain->thread, NULL);
+    release(chain);
+}

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The frontend for REQ and DEALER callers (RFC 28): one ROUTER for each endpoint, since a REP socket allows
+ * one caller at a time. The routing id and the other address frames travel with the request and bring its
+ * answer back. An answer for which a caller has no room waits here, within bounds; a caller that is gone is
+ * counted.
+ */
+#include "proxies/front.h"
+
+#include "proxies/dialect.h"
+#include "proxies/ports.h"
+#include "proxies/wire.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    CALLER_HWM = 1000,  /* answers that libzmq holds for one caller who does not read */
+    REQUEST_HWM = 100,  /* requests that libzmq holds from one caller */
+    HELD_RETRY_MS = 20, /* a ROUTER does not tell when a caller has room again */
+    HELD_LIMIT_MS = 30000,
+    HELD_SHARE = 4 /* answers held back: at most this part of the queue's bounds */
+};
+
+struct held_answer {
+    struct list link;
+    uint32_t port;
+    int64_t until_ms;
+    struct message envelope, body;
+};
+
+struct front {
+    const struct chain_conf *conf;
+    const struct surroundings *around;
+    struct ports ports;
+    size_t next_port; /* where the next look for input starts */
+    struct list held; /* struct held_answer, oldest first */
+    uint64_t held_count, held_bytes;
+    int64_t held_next_ms;
+};
+
+static void drop_held(struct front *front, struct held_answer *held)
+{
+    list_remove(&held->link);
+    front->held_count--;
+    front->held_bytes -= held->body.bytes;
+    message_close(&held->envelope);
+    message_close(&held->body);
+    free(held);
+}
+
+static void rep_close(struct front *front, int linger_ms)
+{
+    LIST_EACH_SAFE (link, following, &front->held) {
+        front->around->ledger->orphaned++;
+        drop_held(front, LIST_ENTRY(link, struct held_answer, link));
+    }
+    ports_close(&front->ports, linger_ms);
+    free(front);
+}
+
+static struct front *rep_open(const struct chain_conf *conf, const struct surroundings *around, char *err,
+                              size_t err_size)
+{
+    struct front *front = calloc(1, sizeof *front);
+    if (!front) {
+        snprintf(err, err_size, "out of memory");
+        return NULL;
+    }
+    *front = (struct front){.conf = conf, .around = around};
+    list_init(&front->held);
+    const struct socket_options options = {
+        .type = ZMQ_ROUTER,
+        .send_hwm = CALLER_HWM,
+        .receive_hwm = REQUEST_HWM,
+        .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
+        .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
+    };
+    if (ports_open(&front->ports, &conf->frontend.endpoints, &options, 0, 0, around, err, err_size) != 0) {
+        free(front);
+        return NULL;
+    }
+    return front;
+}
+
+/* Delivers or counts; false when the caller has no room. */
+static bool deliver(struct front *front, uint32_t port, const struct message *envelope,
+                    const struct message *body)
+{
+    struct socket *socket = &front->ports.items[port].link.socket;
+    enum wire_sent sent = socket->zmq ? wire_send(socket, envelope, true, body) : WIRE_GONE;
+    if (sent == WIRE_GONE)
+        front->around->ledger->orphaned++;
+    return sent != WIRE_FULL;
+}
+
+static bool is_over_held_bounds(const struct front *front)
+{
+    const struct queue_conf *bounds = &front->conf->queue;
+    return (bounds->max_messages > 0 && front->held_count > (uint64_t)bounds->max_messages / HELD_SHARE) ||
+           (bounds->max_bytes > 0 && front->held_bytes > (uint64_t)bounds->max_bytes / HELD_SHARE);
+}
+
+static void hold(struct front *front, const struct queue_item *item, const struct message *body,
+                 int64_t now_ms)
+{
+    struct held_answer *held = calloc(1, sizeof *held);
+    if (!held || message_append_copy(&held->envelope, &item->envelope) != 0 ||
+        message_append_copy(&held->body, body) != 0) {
+        front->around->ledger->orphaned++;
+        if (held) {
+            message_close(&held->envelope);
+            message_close(&held->body);
+        }
+        free(held);
+        return;
+    }
+    if (list_is_empty(&front->held))
+        front->held_next_ms = now_ms + HELD_RETRY_MS;
+    held->port = item->port;
+    held->until_ms = now_ms + HELD_LIMIT_MS;
+    list_append(&front->held, &held->link);
+    front->held_count++;
+    front->held_bytes += held->body.bytes;
+    while (is_over_held_bounds(front)) {
+        front->around->ledger->orphaned++;
+        drop_held(front, LIST_ENTRY(front->held.next, struct held_answer, link));
+    }
+}
+
+static void rep_answer(struct front *front, const struct queue_item *item, const struct message *body,
+                       int64_t now_ms)
+{
+    if (item->envelope.count > 0 && !deliver(front, item->port, &item->envelope, body))
+        hold(front, item, body, now_ms);
+}
+
+static void retry_held(struct front *front, int64_t now_ms)
+{
+    LIST_EACH_SAFE (link, following, &front->held) {
+        struct held_answer *held = LIST_ENTRY(link, struct held_answer, link);
+        if (deliver(front, held->port, &held->envelope, &held->body)) {
+            drop_held(front, held);
+        } else if (now_ms >= held->until_ms) {
+            front->around->ledger->orphaned++;
+            drop_held(front, held);
+        }
+    }
+    front->held_next_ms = now_ms + HELD_RETRY_MS;
+}
+
+static void rep_tick(struct front *front, int64_t now_ms)
+{
+    for (size_t i = 0; i < front->ports.count; i++) {
+        while (link_tick(&front->ports.items[i].link, now_ms) != LINK_QUIET)
+            ;
+    }
+    if (!list_is_empty(&front->held) && now_ms >= front->held_next_ms)
+        retry_held(front, now_ms);
+}
+
+static int64_t rep_next_ms(const struct front *front)
+{
+    int64_t next = ports_next_ms(&front->ports);
+    return !list_is_empty(&front->held) && front->held_next_ms < next ? front->held_next_ms : next;
+}
+
+/* A heartbeat is answered like a call that succeeded, and goes no further. */
+static void answer_heartbeat(struct front *front, const struct queue_item *item, int64_t now_ms)
+{
+    struct message ack = {0};
+    front->around->ledger->heartbeats++;
+    if (front->conf->dialect->ack(&item->body, NULL, NULL, &ack) == 0)
+        rep_answer(front, item, &ack, now_ms);
+    message_close(&ack);
+}
+
+static enum front_taken take_from(struct front *front, size_t port, struct queue_item *item, int64_t now_ms)
+{
+    const struct wire_limits limits = {front->conf->frontend.max_message_bytes,
+                                       front->conf->frontend.max_frames};
+    item->port = (uint32_t)port;
+    switch (wire_receive(&front->ports.items[port].link.socket, &limits, &item->envelope, &item->body)) {
+    case WIRE_NONE:
+        return FRONT_NOTHING;
+    case WIRE_TOO_LARGE:
+        return FRONT_TOO_LARGE;
+    case WIRE_MALFORMED:
+        return FRONT_MALFORMED;
+    case WIRE_SHORT:
+        return FRONT_SHORT;
+    default:
+        if (!dialect_is_heartbeat(front->conf->dialect, &item->body))
+            return FRONT_MESSAGE;
+        answer_heartbeat(front, item, now_ms);
+        return FRONT_SWALLOWED;
+    }
+}
+
+static enum front_taken rep_take(struct front *front, struct queue_item *item, int64_t now_ms)
+{
+    for (size_t i = 0; i < front->ports.count; i++) {
+        size_t port = (front->next_port + i) % front->ports.count;
+        struct socket *socket = &front->ports.items[port].link.socket;
+        if (!socket->zmq || !socket->is_ready)
+            continue;
+        enum front_taken taken = take_from(front, port, item, now_ms);
+        if (taken != FRONT_NOTHING) {
+            front->next_port = port + 1;
+            return taken;
+        }
+    }
+    return FRONT_NOTHING;
+}
+
+static bool rep_has_input(struct front *front, bool is_stopped)
+{
+    return ports_have_input(&front->ports, is_stopped);
+}
+
+static uint32_t rep_upstreams(const struct front *front, struct upstream_stats *rows)
+{
+    (void)front;
+    (void)rows;
+    return 0;
+}
+
+const struct front_ops front_rep = {
+    .has_callers = true,
+    .open = rep_open,
+    .close = rep_close,
+    .tick = rep_tick,
+    .next_ms = rep_next_ms,
+    .take = rep_take,
+    .has_input = rep_has_input,
+    .answer = rep_answer,
+    .upstreams = rep_upstreams,
+};

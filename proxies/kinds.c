@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The table of kinds; see kinds.h.
+ */
+#include "proxies/kinds.h"
+
+#include "proxies/back.h"
+#include "proxies/front.h"
+
+#include <string.h>
+
+static const struct kind kinds[] = {
+    {"rep-req", &front_rep, &back_req, ANSWER_REPLY, .is_ordered = false},
+    {"rep-pub", &front_rep, &back_pub, ANSWER_SENT, .is_ordered = true},
+    {"sub-req", &front_sub, &back_req, ANSWER_NEVER, .is_ordered = true, .retries_forever = true},
+    {"sub-pub", &front_sub, &back_pub, ANSWER_NEVER, .is_ordered = true},
+};
+
+const struct kind *kind_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (strcmp(kinds[i].name, name) == 0)
+            return &kinds[i];
+    }
+    return NULL;
+}
+
+const char *kind_names(void)
+{
+    return "rep-req, rep-pub, sub-req, sub-pub";
+}
+
+bool kind_has_rep_front(const struct kind *kind)
+{
+    return kind->front == &front_rep;
+}
+
+bool kind_has_req_back(const struct kind *kind)
+{
+    return kind->back == &back_req;
+}

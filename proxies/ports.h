@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The links of one side of a chain, one for each of its endpoints, all with the same options.
+ */
+#ifndef PROXYD_PROXIES_PORTS_H
+#define PROXYD_PROXIES_PORTS_H
+
+#include "proxies/link.h"
+#include "proxies/stats.h"
+
+struct port {
+    struct link link;
+    struct link_conf conf;
+    struct backoff backoff;
+};
+
+struct ports {
+    size_t count;
+    struct port *items;
+};
+
+/* Opens a link to each endpoint. A backoff of 0 takes the usual one. The pointers must outlive the ports.
+ * -1 with a reason in `err` that names the endpoint. */
+int ports_open(struct ports *ports, const struct endpoint_list *endpoints,
+               const struct socket_options *options, int64_t backoff_ms, int64_t backoff_max_ms,
+               const struct surroundings *around, char *err, size_t err_size);
+
+/* Closes what is open; libzmq may send what it holds for so long. */
+void ports_close(struct ports *ports, int linger_ms);
+
+/* When the first of the links is due for a tick. */
+int64_t ports_next_ms(const struct ports *ports);
+
+/* True while one of the sockets may have input. With `is_stopped` nobody reads now: they are settled, and the
+ * answer is false. */
+bool ports_have_input(struct ports *ports, bool is_stopped);
+
+/* Writes a row for each link that connects, and returns how many; `rows` NULL only counts. */
+uint32_t ports_upstreams(const struct ports *ports, struct upstream_stats *rows);
+
+/* Reports what link_tick returned, if it is news to an operator. */
+void port_report(const struct link *link, enum link_event event);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The libzmq context and its monitor; see runtime.h.
+ */
+#include "proxies/runtime.h"
+
+#include "proxies/monitor.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <zmq.h>
+
+/* Declared only for draft builds, honoured by all. Without it a queued message of a few bytes keeps the whole
+ * 8 KiB that it was received in. */
+#ifndef ZMQ_ZERO_COPY_RECV
+#define ZMQ_ZERO_COPY_RECV 10
+#endif
+
+int runtime_open(struct runtime *runtime, int socket_count, struct event_sink events, char *err,
+                 size_t err_size)
+{
+    *runtime = (struct runtime){.zmq = zmq_ctx_new(), .events = events};
+    if (!runtime->zmq || zmq_ctx_set(runtime->zmq, ZMQ_MAX_SOCKETS, socket_count) != 0 ||
+        zmq_ctx_set(runtime->zmq, ZMQ_BLOCKY, 0) != 0 ||
+        zmq_ctx_set(runtime->zmq, ZMQ_ZERO_COPY_RECV, 0) != 0) {
+        snprintf(err, err_size, "cannot start libzmq: %s", zmq_strerror(errno));
+    } else {
+        runtime->monitor = monitor_open(runtime->zmq, err, err_size);
+        if (runtime->monitor)
+            return 0;
+    }
+    if (runtime->zmq)
+        zmq_ctx_term(runtime->zmq);
+    return -1;
+}
+
+void runtime_close(struct runtime *runtime)
+{
+    monitor_close(runtime->monitor);
+    while (zmq_ctx_term(runtime->zmq) != 0 && errno == EINTR)
+        ;
+    *runtime = (struct runtime){0};
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What all chains of a daemon share, and what a part of a chain knows of its surroundings.
+ */
+#ifndef PROXYD_PROXIES_RUNTIME_H
+#define PROXYD_PROXIES_RUNTIME_H
+
+#include "proxies/event.h"
+
+#include <stddef.h>
+
+struct monitor;
+struct poller;
+struct waker;
+
+/* Outlives the chains. */
+struct runtime {
+    void *zmq; /* the context */
+    struct monitor *monitor;
+    struct event_sink events;
+};
+
+/* Starts the libzmq context, sized for `socket_count` sockets, and the monitor thread. -1 with a reason. */
+int runtime_open(struct runtime *runtime, int socket_count, struct event_sink events, char *err,
+                 size_t err_size);
+
+/* Ends them. All chains must be freed. Waits until libzmq has sent what is left, at most for each socket's
+ * own linger. */
+void runtime_close(struct runtime *runtime);
+
+/* What a part of a chain (frontend, backend, link) works in; the chain's own, on the chain's thread. */
+struct surroundings {
+    const struct runtime *runtime;
+    struct poller *poller;
+    struct waker *waker; /* ends the loop's sleep */
+    const char *chain;   /* its name, for events */
+    struct ledger *ledger;
+};
+
+#endif

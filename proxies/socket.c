@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Making sockets; see socket.h. The values and why they are so:
+ *
+ *   RECONNECT_IVL -1    libzmq never reconnects: link.c does, with its own backoff, also after a refused
+ * handshake IMMEDIATE 1         nothing is queued for a peer that is not there ROUTER_MANDATORY 1  an answer
+ * that cannot be delivered is an error, not a silent success HEARTBEAT_*         half-open links are found;
+ * TIMEOUT 0 where we may stop reading, since libzmq then does not see the peer's answers either MAXMSGSIZE
+ * before the handshake, too: without it a header can pin gigabytes
+ */
+#include "proxies/socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include <zmq.h>
+
+enum {
+    BACKLOG = 1024,
+    KEEPALIVE_IDLE_S = 15,
+    KEEPALIVE_INTERVAL_S = 5,
+    KEEPALIVE_COUNT = 3,
+    UNACKED_MS = 30000, /* data that the peer's kernel does not take for so long ends a connection of ours */
+    SUBSCRIPTION_BYTES_MAX = 4096
+};
+
+static int refuse(char *err, size_t err_size, const char *what)
+{
+    snprintf(err, err_size, "%s: %s", what, zmq_strerror(errno));
+    return -1;
+}
+
+static int set_int(void *zmq, int option, const char *name, int value, char *err, size_t err_size)
+{
+    int now = ~value;
+    if (zmq_setsockopt(zmq, option, &value, sizeof value) != 0 ||
+        zmq_getsockopt(zmq, option, &now, &(size_t){sizeof now}) != 0)
+        return refuse(err, err_size, name);
+    if (now != value) {
+        snprintf(err, err_size, "%s: set to %d, but is %d", name, value, now);
+        return -1;
+    }
+    return 0;
+}
+
+static int set_int64(void *zmq, int option, const char *name, int64_t value, char *err, size_t err_size)
+{
+    int64_t now = ~value;
+    if (zmq_setsockopt(zmq, option, &value, sizeof value) != 0 ||
+        zmq_getsockopt(zmq, option, &now, &(size_t){sizeof now}) != 0)
+        return refuse(err, err_size, name);
+    if (now != value) {
+        snprintf(err, err_size, "%s: set to %lld, but is %lld", name, (long long)value, (long long)now);
+        return -1;
+    }
+    return 0;
+}
+
+static int set_text(void *zmq, int option, const char *name, const char *value, char *err, size_t err_size)
+{
+    char now[256] = "";
+    if (zmq_setsockopt(zmq, option, value, strlen(value)) != 0 ||
+        zmq_getsockopt(zmq, option, now, &(size_t){sizeof now}) != 0)
+        return refuse(err, err_size, name);
+    bool is_same = strcmp(now, value) == 0;
+    explicit_bzero(now, sizeof now); /* it may be a password */
+    if (!is_same) {
+        snprintf(err, err_size, "%s: was not taken", name);
+        return -1;
+    }
+    return 0;
+}
+
+#define SET_INT(option, value)                                                                               \
+    if (set_int(zmq, option, #option, value, err, err_size) != 0)                                            \
+    return -1
+#define SET_INT64(option, value)                                                                             \
+    if (set_int64(zmq, option, #option, value, err, err_size) != 0)                                          \
+    return -1
+#define SET_TEXT(option, value)                                                                              \
+    if (set_text(zmq, option, #option, value, err, err_size) != 0)                                           \
+    return -1
+
+static int set_tcp(void *zmq, const struct socket_options *options, bool is_bind, char *err, size_t err_size)
+{
+    SET_INT(ZMQ_HEARTBEAT_IVL, SOCKET_HEARTBEAT_MS);
+    SET_INT(ZMQ_HEARTBEAT_TIMEOUT, options->may_fall_silent ? 0 : SOCKET_HEARTBEAT_TIMEOUT_MS);
+    SET_INT(ZMQ_HEARTBEAT_TTL, SOCKET_HEARTBEAT_MS + SOCKET_HEARTBEAT_TIMEOUT_MS);
+    SET_INT(ZMQ_TCP_KEEPALIVE, 1);
+    SET_INT(ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S);
+    SET_INT(ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S);
+    SET_INT(ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT);
+    if (!is_bind) {
+        SET_INT(ZMQ_TCP_MAXRT, UNACKED_MS);
+        SET_INT(ZMQ_CONNECT_TIMEOUT, SOCKET_HANDSHAKE_MS);
+    }
+    return 0;
+}
+
+static int set_write_only(void *zmq, const struct socket_options *options, char *err, size_t err_size)
+{
+    int on = 1;
+    if (options->type == ZMQ_ROUTER && zmq_setsockopt(zmq, ZMQ_ROUTER_MANDATORY, &on, sizeof on) != 0)
+        return refuse(err, err_size, "ZMQ_ROUTER_MANDATORY");
+    if (options->type == ZMQ_PUB && zmq_setsockopt(zmq, ZMQ_XPUB_NODROP, &on, sizeof on) != 0)
+        return refuse(err, err_size, "ZMQ_XPUB_NODROP");
+    if (options->type != ZMQ_SUB)
+        return 0;
+    for (size_t i = 0; i < options->subscribe->count; i++) {
+        const char *topic = options->subscribe->items[i];
+        if (zmq_setsockopt(zmq, ZMQ_SUBSCRIBE, topic, strlen(topic)) != 0)
+            return refuse(err, err_size, "ZMQ_SUBSCRIBE");
+    }
+    if (options->subscribe_also &&
+        zmq_setsockopt(zmq, ZMQ_SUBSCRIBE, options->subscribe_also, strlen(options->subscribe_also)) != 0)
+        return refuse(err, err_size, "ZMQ_SUBSCRIBE");
+    return 0;
+}
+
+static int set_options(void *zmq, const struct socket_options *options, const struct endpoint *endpoint,
+                       char *err, size_t err_size)
+{
+    int64_t frame_bytes = options->max_frame_bytes > 0 ? options->max_frame_bytes : -1;
+    if (options->type == ZMQ_PUB && endpoint->is_bind)
+        frame_bytes = SUBSCRIPTION_BYTES_MAX; /* subscribers send topics only */
+    SET_INT(ZMQ_LINGER, 0);
+    SET_INT(ZMQ_SNDHWM, options->send_hwm);
+    SET_INT(ZMQ_RCVHWM, options->receive_hwm);
+    SET_INT64(ZMQ_MAXMSGSIZE, frame_bytes);
+    SET_INT(ZMQ_HANDSHAKE_IVL, SOCKET_HANDSHAKE_MS);
+    SET_INT(ZMQ_IPV6, endpoint->host && strchr(endpoint->host, ':') ? 1 : 0);
+    if (endpoint->transport == TRANSPORT_TCP && set_tcp(zmq, options, endpoint->is_bind, err, err_size) != 0)
+        return -1;
+    if (endpoint->is_bind) {
+        SET_INT(ZMQ_BACKLOG, BACKLOG);
+    } else {
+        SET_INT(ZMQ_RECONNECT_IVL, -1);
+        SET_INT(ZMQ_IMMEDIATE, 1);
+    }
+    if (options->credentials && options->credentials->username) {
+        SET_TEXT(ZMQ_PLAIN_USERNAME, options->credentials->username);
+        SET_TEXT(ZMQ_PLAIN_PASSWORD, options->credentials->password);
+    }
+    return set_write_only(zmq, options, err, err_size);
+}
+
+static int descriptor(void *zmq)
+{
+    int fd = -1;
+    zmq_getsockopt(zmq, ZMQ_FD, &fd, &(size_t){sizeof fd});
+    return fd;
+}
+
+int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
+                const struct socket_options *options, const struct endpoint *endpoint, char *err,
+                size_t err_size)
+{
+    *socket = (struct socket){.poller = poller, .type = options->type, .is_ready = true};
+    void *zmq = zmq_socket(zmq_context, options->type);
+    if (!zmq)
+        return refuse(err, err_size, "cannot make a socket");
+    if (set_options(zmq, options, endpoint, err, err_size) != 0) {
+        zmq_close(zmq);
+        return -1;
+    }
+    if (poller && poller_add(poller, descriptor(zmq), &socket->is_ready) != 0) {
+        refuse(err, err_size, "cannot poll a socket");
+        zmq_close(zmq);
+        return -1;
+    }
+    socket->zmq = zmq;
+    return 0;
+}
+
+/* Whether `path` may be bound: nothing there, or a socket file that nobody listens on. */
+static int may_bind_ipc(const char *path, char *err, size_t err_size)
+{
+    struct stat found;
+    if (lstat(path, &found) != 0) {
+        if (errno == ENOENT)
+            return 0;
+        snprintf(err, err_size, "%s: %s", path, strerror(errno));
+        return -1;
+    }
+    if (!S_ISSOCK(found.st_mode)) {
+        snprintf(err, err_size, "%s: exists and is no socket; it is left alone", path);
+        return -1;
+    }
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        snprintf(err, err_size, "%s: path too long", path);
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (probe == -1) {
+        snprintf(err, err_size, "%s: %s", path, strerror(errno));
+        return -1;
+    }
+    int refused = connect(probe, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED;
+    close(probe);
+    if (!refused) {
+        snprintf(err, err_size, "%s: in use by a running program", path);
+        return -1;
+    }
+    return 0;
+}
+
+/* The folder's lock keeps two starting daemons from both finding the path free. */
+static int bind_ipc(void *zmq, const char *address, char *err, size_t err_size)
+{
+    const char *path = address + strlen("ipc://");
+    if (*path == '@' || *path == '*') /* abstract, or chosen by libzmq: no file to lose */
+        return zmq_bind(zmq, address) == 0 ? 0 : refuse(err, err_size, "cannot bind");
+    char folder[sizeof((struct sockaddr_un *)0)->sun_path + 2];
+    snprintf(folder, sizeof folder, "%s", path);
+    int lock = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (lock == -1) {
+        snprintf(err, err_size, "%s: %s", path, strerror(errno));
+        return -1;
+    }
+    flock(lock, LOCK_EX);
+    int rc = may_bind_ipc(path, err, err_size);
+    if (rc == 0 && zmq_bind(zmq, address) != 0)
+        rc = refuse(err, err_size, "cannot bind");
+    close(lock);
+    return rc;
+}
+
+int socket_bind(struct socket *socket, const struct endpoint *endpoint, char *err, size_t err_size)
+{
+    if (endpoint->transport == TRANSPORT_IPC)
+        return bind_ipc(socket->zmq, endpoint->address, err, err_size);
+    return zmq_bind(socket->zmq, endpoint->address) == 0 ? 0 : refuse(err, err_size, "cannot bind");
+}
+
+int socket_connect(struct socket *socket, const char *address, char *err, size_t err_size)
+{
+    return zmq_connect(socket->zmq, address) == 0 ? 0 : refuse(err, err_size, "cannot connect");
+}
+
+void socket_close_gently(struct socket *socket, int linger_ms)
+{
+    if (!socket->zmq)
+        return;
+    if (socket->poller)
+        poller_remove(socket->poller, descriptor(socket->zmq));
+    zmq_setsockopt(socket->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
+    zmq_close(socket->zmq);
+    *socket = (struct socket){.poller = socket->poller};
+}
+
+void socket_close(struct socket *socket)
+{
+    socket_close_gently(socket, 0);
+}
+
+void socket_settle(struct socket *socket)
+{
+    int events;
+    zmq_getsockopt(socket->zmq, ZMQ_EVENTS, &events, &(size_t){sizeof events});
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a chain tells of itself: plain values, for control and metrics.
+ */
+#ifndef PROXYD_PROXIES_STATS_H
+#define PROXYD_PROXIES_STATS_H
+
+#include "proxies/ledger.h"
+
+#include <stdint.h>
+
+enum upstream_state { UPSTREAM_CONNECTING, UPSTREAM_UP, UPSTREAM_DOWN };
+enum chain_state { CHAIN_UP, CHAIN_DEGRADED, CHAIN_DOWN, CHAIN_PAUSED, CHAIN_DRAINING };
+
+/* "up", "degraded" and so on; static. */
+const char *upstream_state_name(enum upstream_state state);
+const char *chain_state_name(enum chain_state state);
+
+struct upstream_stats {
+    const char *endpoint; /* as configured; lives as long as the chain's configuration */
+    enum upstream_state state;
+    const char *cause; /* static: auth-denied, mechanism-mismatch, refused, silent, unresolved; or NULL */
+    uint32_t inflight;
+    uint32_t connections; /* with a finished handshake */
+    const char *peer;     /* static: how requests are told apart there, "lockstep" or "envelope"; or NULL */
+};
+
+struct chain_stats {
+    enum chain_state state;
+    struct ledger ledger; /* balanced */
+    uint64_t queue_bytes; /* of queued and inflight */
+    int64_t oldest_ms;    /* age of the oldest queued or inflight message; -1 when there is none */
+    uint32_t upstream_count;
+    struct upstream_stats *upstreams; /* upstream_count rows; freed by chain_stats_close */
+};
+
+#endif

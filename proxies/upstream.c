@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Requests to one upstream endpoint; see upstream.h. Whoever gives a request up closes the connection it was
+ * sent on, with nothing lingering, before anybody hears of it.
+ */
+#include "proxies/upstream.h"
+
+#include "proxies/wire.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { REPLIES_PER_TURN = 256 };
+
+enum peer { PEER_UNKNOWN, PEER_LOCKSTEP, PEER_ENVELOPE };
+
+struct connection {
+    struct list link; /* upstream->connections */
+    struct link line;
+    enum peer peer;
+    struct list flights; /* in the order of sending */
+    uint32_t count;
+    int64_t head_since_ms;   /* since when the first flight is the oldest one owed an answer */
+    int64_t earliest_end_ms; /* no flight's max_age ends before this */
+    bool is_blocked;         /* libzmq has no room, or no peer yet */
+};
+
+int flights_open(struct flights *flights, uint32_t capacity)
+{
+    *flights = (struct flights){.slots = calloc(capacity, sizeof *flights->slots), .capacity = capacity};
+    if (!flights->slots)
+        return -1;
+    list_init(&flights->unused);
+    list_init(&flights->ended);
+    for (uint32_t i = 0; i < capacity; i++) {
+        flights->slots[i].generation = retry_random();
+        list_append(&flights->unused, &flights->slots[i].link);
+    }
+    return 0;
+}
+
+void flights_close(struct flights *flights)
+{
+    for (uint32_t i = 0; flights->slots && i < flights->capacity; i++)
+        message_close(&flights->slots[i].reply);
+    free(flights->slots);
+    *flights = (struct flights){0};
+}
+
+static struct flight *flights_take(struct flights *flights)
+{
+    struct list *link = list_first(&flights->unused);
+    if (!link)
+        return NULL;
+    list_remove(link);
+    flights->used++;
+    struct flight *flight = LIST_ENTRY(link, struct flight, link);
+    flight->generation++;
+    return flight;
+}
+
+struct flight *flights_next_ended(struct flights *flights)
+{
+    struct list *link = list_first(&flights->ended);
+    if (!link)
+        return NULL;
+    list_remove(link);
+    return LIST_ENTRY(link, struct flight, link);
+}
+
+void flights_return(struct flights *flights, struct flight *flight)
+{
+    message_close(&flight->reply);
+    flight->item = NULL;
+    flight->connection = NULL;
+    list_prepend(&flights->unused, &flight->link);
+    flights->used--;
+}
+
+/* The id frame of an envelope. */
+struct wire_id {
+    uint32_t slot, generation;
+};
+
+static struct flight *find_flight(struct connection *connection, struct flights *flights, zmq_msg_t *frame)
+{
+    struct wire_id id;
+    if (zmq_msg_size(frame) != sizeof id)
+        return NULL;
+    memcpy(&id, zmq_msg_data(frame), sizeof id);
+    if (id.slot >= flights->capacity)
+        return NULL;
+    struct flight *flight = &flights->slots[id.slot];
+    return flight->connection == connection && flight->generation == id.generation ? flight : NULL;
+}
+
+/* The flight leaves its connection and is handed back with a result. */
+static void end_flight(struct upstream *upstream, struct flight *flight, enum back_result result)
+{
+    flight->result = result;
+    flight->was_alone = upstream->flights->used == 1;
+    flight->connection->count--;
+    flight->connection = NULL;
+    upstream->inflight--;
+    list_remove(&flight->link);
+    list_append(&upstream->flights->ended, &flight->link);
+}
+
+static bool is_bound(const struct upstream *upstream)
+{
+    return upstream->link_conf.endpoint->is_bind;
+}
+
+static struct connection *first_connection(const struct upstream *upstream)
+{
+    return LIST_ENTRY(upstream->connections.next, struct connection, link);
+}
+
+static enum peer initial_peer(const struct upstream *upstream)
+{
+    switch (upstream->conf->backend.correlation) {
+    case CORRELATION_LOCKSTEP:
+        return PEER_LOCKSTEP;
+    case CORRELATION_ENVELOPE:
+        return PEER_ENVELOPE;
+    default:
+        return PEER_UNKNOWN;
+    }
+}
+
+static int add_connection(struct upstream *upstream, char *err, size_t err_size)
+{
+    struct connection *connection = calloc(1, sizeof *connection);
+    if (!connection) {
+        snprintf(err, err_size, "out of memory");
+        return -1;
+    }
+    connection->peer = initial_peer(upstream);
+    connection->earliest_end_ms = INT64_MAX;
+    list_init(&connection->flights);
+    if (link_open(&connection->line, &upstream->link_conf, upstream->around, &upstream->backoff, err,
+                  err_size) != 0) {
+        free(connection);
+        return -1;
+    }
+    list_append(&upstream->connections, &connection->link);
+    upstream->connection_count++;
+    return 0;
+}
+
+static void remove_connection(struct upstream *upstream, struct connection *connection)
+{
+    link_close(&connection->line, 0);
+    list_remove(&connection->link);
+    upstream->connection_count--;
+    free(connection);
+}
+
+int upstream_open(struct upstream *upstream, const struct endpoint *endpoint, const struct chain_conf *conf,
+                  const struct surroundings *around, struct flights *flights, bool is_careful, char *err,
+                  size_t err_size)
+{
+    *upstream = (struct upstream){
+        .conf = conf,
+        .around = around,
+        .flights = flights,
+        .is_careful = is_careful,
+        .link_conf = {.endpoint = endpoint,
+                      .options = {.type = ZMQ_DEALER, .credentials = &conf->backend.credentials},
+                      .backoff_ms = conf->backend.backoff_ms,
+                      .backoff_max_ms = conf->backend.backoff_max_ms},
+    };
+    list_init(&upstream->connections);
+    return add_connection(upstream, err, err_size);
+}
+
+void upstream_close(struct upstream *upstream)
+{
+    LIST_EACH_SAFE (link, following, &upstream->connections)
+        remove_connection(upstream, LIST_ENTRY(link, struct connection, link));
+}
+
+/* The connection's socket is closed, or about to be: what is in flight on it ends as `lost`, or as `timeout`
+ * where it is `overdue` or its max_age has passed. */
+static void end_flights(struct upstream *upstream, struct connection *connection,
+                        const struct flight *overdue, int64_t now_ms)
+{
+    LIST_EACH_SAFE (link, following, &connection->flights) {
+        struct flight *flight = LIST_ENTRY(link, struct flight, link);
+        bool is_late = flight == overdue || flight->expires_ms <= now_ms;
+        end_flight(upstream, flight, is_late ? BACK_TIMEOUT : BACK_LOST);
+    }
+    connection->peer = initial_peer(upstream);
+    connection->earliest_end_ms = INT64_MAX;
+    connection->is_blocked = false;
+}
+
+/* Gives the connection up, with every request on it. */
+static void abandon(struct upstream *upstream, struct connection *connection, const struct flight *overdue,
+                    const char *cause, int64_t now_ms)
+{
+    link_discard(&connection->line, cause);
+    end_flights(upstream, connection, overdue, now_ms);
+    upstream->around->ledger->recreates++;
+    backoff_fail(&upstream->backoff, now_ms, upstream->link_conf.backoff_ms,
+                 upstream->link_conf.backoff_max_ms, retry_random());
+}
+
+static void learn_peer(struct connection *connection, const struct message *body)
+{
+    if (connection->peer != PEER_UNKNOWN)
+        return;
+    const char *type = zmq_msg_gets(message_frame(body, 0), "Socket-Type");
+    connection->peer = type && strcmp(type, "REP") == 0 ? PEER_ENVELOPE : PEER_LOCKSTEP;
+}
+
+/* Which request this reply belongs to; NULL when to none. */
+static struct flight *match_reply(struct upstream *upstream, struct connection *connection,
+                                  const struct message *envelope)
+{
+    if (envelope->count == 1)
+        return find_flight(connection, upstream->flights, message_frame(envelope, 0));
+    if (envelope->count > 1 || list_is_empty(&connection->flights))
+        return NULL;
+    /* A reply without an id can only answer a request that was sent without one: then it is alone here. */
+    bool was_lockstep = connection->count == 1 && connection->peer != PEER_ENVELOPE;
+    return was_lockstep ? LIST_ENTRY(connection->flights.next, struct flight, link) : NULL;
+}
+
+/* Takes one reply; false when there is none to read. */
+static bool read_reply(struct upstream *upstream, struct connection *connection, int64_t now_ms)
+{
+    static const struct wire_limits no_limits = {0};
+    struct message envelope = {0}, body = {0};
+    enum wire_received received = wire_receive(&connection->line.socket, &no_limits, &envelope, &body);
+    if (received == WIRE_NONE)
+        return false;
+    struct flight *flight = received == WIRE_MESSAGE ? match_reply(upstream, connection, &envelope) : NULL;
+    message_close(&envelope);
+    if (!flight) {
+        message_close(&body);
+        upstream->around->ledger->stray++;
+        /* In lock-step the next reply could be taken for another's: only a new connection is in step again.
+         */
+        if (received == WIRE_MESSAGE && connection->peer != PEER_ENVELOPE) {
+            abandon(upstream, connection, NULL, NULL, now_ms);
+            return false;
+        }
+        return true;
+    }
+    learn_peer(connection, &body);
+    bool was_head = connection->flights.next == &flight->link;
+    message_move(&flight->reply, &body);
+    end_flight(upstream, flight, BACK_DELIVERED);
+    if (was_head)
+        connection->head_since_ms = now_ms;
+    backoff_reset(&upstream->backoff);
+    return true;
+}
+
+static void read_replies(struct upstream *upstream, struct connection *connection, int64_t now_ms)
+{
+    connection->is_blocked = false;
+    for (int i = 0; i < REPLIES_PER_TURN && connection->line.socket.is_ready; i++) {
+        if (!read_reply(upstream, connection, now_ms))
+            return;
+    }
+}
+
+/* The scan is rare: earliest_end_ms only moves on when it has come. */
+static bool has_expired(struct connection *connection, int64_t now_ms)
+{
+    if (now_ms < connection->earliest_end_ms)
+        return false;
+    connection->earliest_end_ms = INT64_MAX;
+    LIST_EACH (link, &connection->flights) {
+        const struct flight *flight = LIST_ENTRY(link, struct flight, link);
+        if (flight->expires_ms < connection->earliest_end_ms)
+            connection->earliest_end_ms = flight->expires_ms;
+    }
+    return connection->earliest_end_ms <= now_ms;
+}
+
+static int64_t head_deadline_ms(const struct upstream *upstream, const struct connection *connection)
+{
+    bool runs = upstream->conf->backend.timeout_ms > 0 && connection->count > 0;
+    return runs ? connection->head_since_ms + upstream->conf->backend.timeout_ms : INT64_MAX;
+}
+
+static void check_deadlines(struct upstream *upstream, struct connection *connection, int64_t now_ms)
+{
+    if (connection->count == 0)
+        return;
+    bool is_overdue = now_ms >= head_deadline_ms(upstream, connection);
+    if (!is_overdue && !has_expired(connection, now_ms))
+        return;
+    EVENT(&upstream->around->runtime->events, EVENT_WARNING, "upstream-timeout",
+          EVENT_TEXT("chain", upstream->around->chain),
+          EVENT_TEXT("endpoint", upstream->link_conf.endpoint->text),
+          EVENT_NUMBER("after_ms", now_ms - connection->head_since_ms),
+          EVENT_NUMBER("inflight", connection->count));
+    struct flight *head = LIST_ENTRY(connection->flights.next, struct flight, link);
+    abandon(upstream, connection, is_overdue ? head : NULL, "silent", now_ms);
+}
+
+static void tick_connection(struct upstream *upstream, struct connection *connection, int64_t now_ms)
+{
+    struct link *line = &connection->line;
+    enum link_event event;
+    while ((event = link_tick(line, now_ms)) != LINK_QUIET) {
+        if (event == LINK_BROKE) {
+            end_flights(upstream, connection, NULL, now_ms);
+            upstream->around->ledger->recreates++;
+        }
+    }
+    if (line->socket.zmq && line->socket.is_ready) {
+        if (line->state == LINK_UP) {
+            read_replies(upstream, connection, now_ms);
+        } else {
+            socket_settle(&line->socket);
+            line->socket.is_ready = false;
+        }
+    }
+    check_deadlines(upstream, connection, now_ms);
+}
+
+static bool has_envelope_peer(const struct upstream *upstream)
+{
+    LIST_EACH (link, &upstream->connections) {
+        const struct connection *connection = LIST_ENTRY(link, struct connection, link);
+        if (connection->peer == PEER_ENVELOPE && connection->line.state == LINK_UP)
+            return true;
+    }
+    return false;
+}
+
+/* How many requests may be in flight now. One is a probe: after a failure, until one was answered. */
+static uint32_t window_now(const struct upstream *upstream)
+{
+    if (upstream->backoff.failures > 0)
+        return 1;
+    if (upstream->is_careful && first_connection(upstream)->peer == PEER_UNKNOWN)
+        return 1;
+    return (uint32_t)upstream->conf->backend.window;
+}
+
+/* As many connections as lock-step needs; one where envelopes are understood. */
+static void fit_connections(struct upstream *upstream, uint64_t waiting)
+{
+    bool needs_one = is_bound(upstream) || upstream->conf->backend.correlation == CORRELATION_ENVELOPE ||
+                     has_envelope_peer(upstream);
+    uint64_t idle = 0;
+    LIST_EACH_SAFE (link, following, &upstream->connections) {
+        struct connection *connection = LIST_ENTRY(link, struct connection, link);
+        if (connection->count > 0)
+            continue;
+        bool is_spare = needs_one && connection->peer != PEER_ENVELOPE;
+        bool is_broken = connection->line.state == LINK_WAITING;
+        if (upstream->connection_count > 1 && (is_spare || is_broken))
+            remove_connection(upstream, connection);
+        else
+            idle++;
+    }
+    if (needs_one)
+        return;
+    char err[256];
+    while (idle < waiting && upstream->connection_count < window_now(upstream) &&
+           add_connection(upstream, err, sizeof err) == 0)
+        idle++;
+}
+
+static void report(struct upstream *upstream)
+{
+    bool is_up = upstream_is_connected(upstream);
+    const struct event_sink *events = &upstream->around->runtime->events;
+    const char *chain = upstream->around->chain, *endpoint = upstream->link_conf.endpoint->text;
+    const char *cause = first_connection(upstream)->line.cause;
+    if (is_up && !upstream->was_up)
+        EVENT(events, EVENT_INFO, "upstream-up", EVENT_TEXT("chain", chain),
+              EVENT_TEXT("endpoint", endpoint));
+    else if (!is_up && upstream->was_up)
+        EVENT(events, EVENT_WARNING, "upstream-lost", EVENT_TEXT("chain", chain),
+              EVENT_TEXT("endpoint", endpoint), EVENT_TEXT("cause", cause ? cause : "closed"));
+    upstream->was_up = is_up;
+}
+
+void upstream_tick(struct upstream *upstream, uint64_t waiting, int64_t now_ms)
+{
+    LIST_EACH_SAFE (link, following, &upstream->connections)
+        tick_connection(upstream, LIST_ENTRY(link, struct connection, link), now_ms);
+    fit_connections(upstream, waiting);
+    report(upstream);
+    upstream->ticked_ms = now_ms;
+}
+
+int64_t upstream_next_ms(const struct upstream *upstream)
+{
+    bool is_aside = upstream->backoff.until_ms > upstream->ticked_ms;
+    int64_t next = is_aside ? upstream->backoff.until_ms : INT64_MAX;
+    LIST_EACH (link, &upstream->connections) {
+        const struct connection *connection = LIST_ENTRY(link, struct connection, link);
+        const int64_t due[] = {link_next_ms(&connection->line), head_deadline_ms(upstream, connection),
+                               connection->count > 0 ? connection->earliest_end_ms : INT64_MAX};
+        for (size_t i = 0; i < sizeof due / sizeof *due; i++)
+            next = due[i] < next ? due[i] : next;
+    }
+    return next;
+}
+
+bool upstream_has_input(const struct upstream *upstream)
+{
+    LIST_EACH (link, &upstream->connections) {
+        const struct link *line = &LIST_ENTRY(link, struct connection, link)->line;
+        if (line->state == LINK_UP && line->socket.is_ready)
+            return true;
+    }
+    return false;
+}
+
+bool upstream_is_connected(const struct upstream *upstream)
+{
+    LIST_EACH (link, &upstream->connections) {
+        if (LIST_ENTRY(link, struct connection, link)->line.state == LINK_UP)
+            return true;
+    }
+    return false;
+}
+
+static struct connection *connection_with_room(const struct upstream *upstream, int64_t now_ms)
+{
+    if (now_ms < upstream->backoff.until_ms || upstream->inflight >= window_now(upstream))
+        return NULL;
+    struct connection *found = NULL;
+    LIST_EACH (link, &upstream->connections) {
+        struct connection *connection = LIST_ENTRY(link, struct connection, link);
+        if (connection->line.state != LINK_UP || connection->is_blocked)
+            continue;
+        if (connection->peer == PEER_ENVELOPE)
+            return connection;
+        if (connection->count == 0 && !found)
+            found = connection;
+    }
+    return found;
+}
+
+bool upstream_has_room(const struct upstream *upstream, int64_t now_ms)
+{
+    return connection_with_room(upstream, now_ms) != NULL;
+}
+
+static enum wire_sent send_request(struct upstream *upstream, struct connection *connection,
+                                   struct flight *flight)
+{
+    struct message id = {0};
+    if (connection->peer == PEER_ENVELOPE) {
+        struct wire_id wire_id = {(uint32_t)(flight - upstream->flights->slots), flight->generation};
+        if (message_add_bytes(&id, &wire_id, sizeof wire_id) != 0)
+            return WIRE_FULL;
+    }
+    enum wire_sent sent = wire_send(&connection->line.socket, &id, true, &flight->item->body);
+    message_close(&id);
+    return sent;
+}
+
+bool upstream_send(struct upstream *upstream, struct queue_item *item, int64_t now_ms)
+{
+    struct connection *connection = connection_with_room(upstream, now_ms);
+    struct flight *flight = connection ? flights_take(upstream->flights) : NULL;
+    if (!flight)
+        return false;
+    flight->item = item;
+    if (send_request(upstream, connection, flight) != WIRE_SENT) {
+        connection->is_blocked = true;
+        flights_return(upstream->flights, flight);
+        return false;
+    }
+    int64_t max_age_ms = upstream->conf->queue.max_age_ms;
+    flight->upstream = upstream;
+    flight->connection = connection;
+    flight->expires_ms = max_age_ms > 0 ? item->taken_ms + max_age_ms : INT64_MAX;
+    if (flight->expires_ms < connection->earliest_end_ms)
+        connection->earliest_end_ms = flight->expires_ms;
+    if (connection->count == 0)
+        connection->head_since_ms = now_ms;
+    list_append(&connection->flights, &flight->link);
+    connection->count++;
+    upstream->inflight++;
+    if (item->was_sent)
+        upstream->around->ledger->redelivered++;
+    item->was_sent = true;
+    return true;
+}
+
+void upstream_abandon(struct upstream *upstream, int64_t now_ms)
+{
+    LIST_EACH (link, &upstream->connections) {
+        struct connection *connection = LIST_ENTRY(link, struct connection, link);
+        if (connection->count > 0)
+            abandon(upstream, connection, NULL, NULL, now_ms);
+    }
+}
+
+void upstream_stats(const struct upstream *upstream, struct upstream_stats *row)
+{
+    const struct connection *first = first_connection(upstream);
+    *row = (struct upstream_stats){.endpoint = upstream->link_conf.endpoint->text,
+                                   .inflight = upstream->inflight};
+    LIST_EACH (link, &upstream->connections)
+        row->connections += LIST_ENTRY(link, struct connection, link)->line.state == LINK_UP;
+    row->state = row->connections > 0 ? UPSTREAM_UP : first->line.cause ? UPSTREAM_DOWN : UPSTREAM_CONNECTING;
+    row->cause = row->connections > 0 ? NULL : first->line.cause;
+    if (first->peer != PEER_UNKNOWN)
+        row->peer = first->peer == PEER_ENVELOPE ? "envelope" : "lockstep";
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * One upstream endpoint of a REQ backend: its connections, the requests in flight on each, their deadline,
+ * and what happens when it passes.
+ *
+ *   upstream ── connection (a DEALER) ── flight, flight, flight …      oldest first; the oldest one's clock
+ * runs └─ connection            ── flight
+ *
+ * In lock-step a connection carries one request at a time, `["", body…]`, which every server understands, and
+ * there are as many connections as the window asks for. Once a reply shows that the peer is a REP socket, one
+ * connection carries them all, `[id, "", body…]`: REP sends the id back with its reply.
+ */
+#ifndef PROXYD_PROXIES_UPSTREAM_H
+#define PROXYD_PROXIES_UPSTREAM_H
+
+#include "buffer/queue.h"
+#include "proxies/back.h"
+#include "proxies/link.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct connection;
+struct upstream;
+
+/* One attempt: a request that was handed to libzmq. */
+struct flight {
+    struct list link; /* its connection's, in the order of sending; then the ended ones' */
+    struct queue_item *item;
+    struct upstream *upstream;
+    struct connection *connection;
+    uint32_t generation; /* tells it from earlier users of the same slot */
+    int64_t expires_ms;  /* when its item's max_age ends the attempt */
+    enum back_result result;
+    bool was_alone;
+    struct message reply;
+};
+
+/* All flights of a backend; a flight's slot and generation are its id on the wire. */
+struct flights {
+    struct flight *slots;
+    uint32_t capacity, used;
+    struct list unused, ended; /* of flight.link */
+};
+
+/* Room for `capacity` flights. -1 when memory is short. */
+int flights_open(struct flights *flights, uint32_t capacity);
+void flights_close(struct flights *flights);
+
+/* The next flight that ended, now the caller's until flights_return; NULL when there is none. */
+struct flight *flights_next_ended(struct flights *flights);
+void flights_return(struct flights *flights, struct flight *flight);
+
+struct upstream {
+    const struct chain_conf *conf;
+    const struct surroundings *around;
+    struct flights *flights;
+    struct link_conf link_conf;
+    struct backoff backoff;
+    struct list connections; /* at least one; the first tells the cause when none is up */
+    uint32_t connection_count, inflight;
+    bool is_careful; /* one in flight until the peer's type is known: nothing may overtake */
+    bool was_up;     /* as of the last event */
+    int64_t ticked_ms;
+};
+
+/* Prepares it, and binds where it binds. The pointers must outlive it. -1 with a reason in `err`. */
+int upstream_open(struct upstream *upstream, const struct endpoint *endpoint, const struct chain_conf *conf,
+                  const struct surroundings *around, struct flights *flights, bool is_careful, char *err,
+                  size_t err_size);
+
+/* Closes all connections at once. Its flights are forgotten. */
+void upstream_close(struct upstream *upstream);
+
+/* Connects, reads replies, abandons what took too long: ended flights are in flights.ended. `waiting`
+ * messages would like to be sent. */
+void upstream_tick(struct upstream *upstream, uint64_t waiting, int64_t now_ms);
+
+int64_t upstream_next_ms(const struct upstream *upstream);
+bool upstream_has_input(const struct upstream *upstream);
+
+/* Some connection is up. */
+bool upstream_is_connected(const struct upstream *upstream);
+
+/* A request may be sent now. */
+bool upstream_has_room(const struct upstream *upstream, int64_t now_ms);
+
+/* Sends `item`; false when it was not taken after all. */
+bool upstream_send(struct upstream *upstream, struct queue_item *item, int64_t now_ms);
+
+/* Gives up every connection that has requests in flight; they end as lost. */
+void upstream_abandon(struct upstream *upstream, int64_t now_ms);
+
+/* Its row for status. */
+void upstream_stats(const struct upstream *upstream, struct upstream_stats *row);
+
+#endif
