@@ -273,6 +273,21 @@ static void take_messages(struct chain *chain, int64_t now_ms)
     }
 }
 
+/* What the store has promised, or could not. */
+static void settle_stored(struct chain *chain, int64_t now_ms)
+{
+    bool is_stored;
+    struct queue_item *item;
+    while ((item = queue_next_stored(chain->queue, &is_stored)) != NULL) {
+        if (!is_stored) {
+            fail(chain, item, REASON_STORE_FAILED, now_ms);
+        } else if (chain->conf->kind->answer == ANSWER_STORED) {
+            answer_ack(chain, item, queue_ack_level(chain->queue), now_ms);
+            message_close(&item->envelope); /* has its one answer */
+        }
+    }
+}
+
 /* ---- delivery ---- */
 
 static void retry(struct chain *chain, struct queue_item *item, int64_t delay_ms, int64_t now_ms)
@@ -503,6 +518,7 @@ static void turn(struct chain *chain, int64_t now_ms)
     retry_pending(chain, now_ms);
     take_messages(chain, now_ms);
     queue_commit(chain->queue);
+    settle_stored(chain, now_ms);
     send_messages(chain, now_ms);
     end_overdue(chain, now_ms);
     chain->turns++;
