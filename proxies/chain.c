@@ -460,6 +460,7 @@ static void publish(struct chain *chain, bool is_stopped)
     bool is_news = state != chain->published.state || is_stopped;
     chain->published.state = state;
     chain->published.ledger = chain->ledger;
+    chain->published.ledger.dropped[DROP_OLDEST] += stats.dead_dropped;
     chain->published.queue_bytes = stats.bytes;
     chain->published.oldest_taken_ms = stats.oldest_ms;
     chain->published.turns = chain->turns;
