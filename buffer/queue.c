@@ -69,6 +69,7 @@ struct queue_item *queue_item_new(struct queue *queue)
     item->was_sent = false;
     item->place = QUEUE_NOWHERE;
     item->port = 0;
+    item->connection = 0;
     item->hint = 0;
     item->call = NULL;
     item->bytes = 0;
@@ -77,11 +78,13 @@ struct queue_item *queue_item_new(struct queue *queue)
     message_init(&item->body);
     list_init(&item->link);
     list_init(&item->age);
+    list_init(&item->route);
     return item;
 }
 
 void queue_item_free(struct queue *queue, struct queue_item *item)
 {
+    list_remove(&item->route);
     message_close(&item->envelope);
     message_close(&item->body);
     if (queue->pool_count >= POOL_MAX) {

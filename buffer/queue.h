@@ -49,6 +49,8 @@ struct queue_item {
     bool was_sent;           /* at least one attempt was handed to libzmq: its outcome is unknown */
     enum queue_place place;  /* the queue's */
     uint32_t port;           /* with `envelope`: which socket of the frontend it came in by */
+    uint64_t connection;     /* with `envelope`: the frontend's mark of the caller's connection */
+    struct list route;       /* the frontend's; taken off its list when the item is gone */
     struct message envelope; /* the way back to the caller; empty when nobody waits for an answer */
     struct message body;     /* what is delivered */
     uint32_t hint;           /* the backend's: where the last attempt went */

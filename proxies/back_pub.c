@@ -95,13 +95,12 @@ static bool has_heartbeat(const struct back *back)
 static void pub_tick(struct back *back, uint64_t waiting, int64_t now_ms)
 {
     (void)waiting;
+    ports_tick(&back->ports, now_ms);
     for (size_t i = 0; i < back->ports.count; i++) {
-        struct link *link = &back->ports.items[i].link;
-        while (link_tick(link, now_ms) != LINK_QUIET)
-            ;
-        if (link->socket.zmq && link->socket.is_ready) {
-            socket_settle(&link->socket);
-            link->socket.is_ready = false;
+        struct socket *socket = &back->ports.items[i].link.socket;
+        if (socket->zmq && socket->is_ready) {
+            socket_settle(socket);
+            socket->is_ready = false;
         }
     }
     if (back->episode_until_ms > 0 && now_ms >= back->episode_until_ms)

@@ -511,15 +511,15 @@ static void read_wishes(struct chain *chain)
 static void turn(struct chain *chain, int64_t now_ms)
 {
     const struct kind *kind = chain->conf->kind;
-    struct queue_stats stats;
-    queue_stats(chain->queue, &stats);
     kind->front->tick(chain->front, now_ms);
-    kind->back->tick(chain->back, stats.queued, now_ms);
-    settle_outcomes(chain, now_ms);
     retry_pending(chain, now_ms);
     take_messages(chain, now_ms);
     queue_commit(chain->queue);
     settle_stored(chain, now_ms);
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    kind->back->tick(chain->back, stats.queued, now_ms);
+    settle_outcomes(chain, now_ms);
     send_messages(chain, now_ms);
     end_overdue(chain, now_ms);
     chain->turns++;

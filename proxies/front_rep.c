@@ -11,10 +11,14 @@
 #include "proxies/ports.h"
 #include "proxies/wire.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
 
 enum {
+    NAMED_LISTS = 64,
     CALLER_HWM = 1000,  /* answers that libzmq holds for one caller who does not read */
     REQUEST_HWM = 100,  /* requests that libzmq holds from one caller */
     HELD_RETRY_MS = 20, /* a ROUTER does not tell when a caller has room again */
@@ -37,6 +41,7 @@ struct front {
     struct list held; /* struct held_answer, oldest first */
     uint64_t held_count, held_bytes;
     int64_t held_next_ms;
+    struct list named[NAMED_LISTS]; /* of queue_item.route: requests of callers that chose their id */
 };
 
 static void drop_held(struct front *front, struct held_answer *held)
@@ -69,11 +74,14 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
     }
     *front = (struct front){.conf = conf, .around = around};
     list_init(&front->held);
+    for (int i = 0; i < NAMED_LISTS; i++)
+        list_init(&front->named[i]);
     const struct socket_options options = {
         .type = ZMQ_ROUTER,
         .send_hwm = CALLER_HWM,
         .receive_hwm = REQUEST_HWM,
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
+        .takes_over = true,
         .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
     };
     if (ports_open(&front->ports, &conf->frontend.endpoints, &options, 0, 0, around, err, err_size) != 0) {
@@ -151,10 +159,7 @@ static void retry_held(struct front *front, int64_t now_ms)
 
 static void rep_tick(struct front *front, int64_t now_ms)
 {
-    for (size_t i = 0; i < front->ports.count; i++) {
-        while (link_tick(&front->ports.items[i].link, now_ms) != LINK_QUIET)
-            ;
-    }
+    ports_tick(&front->ports, now_ms);
     if (!list_is_empty(&front->held) && now_ms >= front->held_next_ms)
         retry_held(front, now_ms);
 }
@@ -163,6 +168,80 @@ static int64_t rep_next_ms(const struct front *front)
 {
     int64_t next = ports_next_ms(&front->ports);
     return !list_is_empty(&front->held) && front->held_next_ms < next ? front->held_next_ms : next;
+}
+
+/* ---- callers that chose their own routing id ----
+ *
+ * libzmq never gives an id twice, and its own begin with a zero byte. A caller that names itself may come
+ * back under its name on a new connection (ZMQ_ROUTER_HANDOVER), which must not get what the old one asked
+ * for. */
+
+/* A mark of the connection that `fd` is now. */
+static uint64_t mark_connection(int fd)
+{
+    struct sockaddr_in6 peer = {0}; /* IPv4 fits in, too */
+    struct ucred process = {0};
+    uint32_t mark = 2166136261U; /* FNV-1a */
+    if (getpeername(fd, (struct sockaddr *)&peer, &(socklen_t){sizeof peer}) == 0)
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &process,
+                   &(socklen_t){sizeof process}); /* ipc has no address */
+    memcpy(&peer.sin6_scope_id, &process.pid, sizeof peer.sin6_scope_id);
+    for (size_t i = 0; i < sizeof peer; i++)
+        mark = (mark ^ ((const uint8_t *)&peer)[i]) * 16777619U;
+    return (uint64_t)(uint32_t)fd << 32 | mark;
+}
+
+static bool is_same_frame(zmq_msg_t *a, zmq_msg_t *b)
+{
+    return zmq_msg_size(a) == zmq_msg_size(b) &&
+           memcmp(zmq_msg_data(a), zmq_msg_data(b), zmq_msg_size(a)) == 0;
+}
+
+static struct list *named_list(struct front *front, zmq_msg_t *id)
+{
+    const uint8_t *bytes = zmq_msg_data(id);
+    uint32_t hash = 2166136261U;
+    for (size_t i = 0; i < zmq_msg_size(id); i++)
+        hash = (hash ^ bytes[i]) * 16777619U;
+    return &front->named[hash % NAMED_LISTS];
+}
+
+/* The name has moved to a new connection: whoever asked by the old one is gone. */
+static void orphan_held(struct front *front, uint32_t port, zmq_msg_t *id)
+{
+    LIST_EACH_SAFE (link, following, &front->held) {
+        struct held_answer *held = LIST_ENTRY(link, struct held_answer, link);
+        if (held->port == port && is_same_frame(message_frame(&held->envelope, 0), id)) {
+            front->around->ledger->orphaned++;
+            drop_held(front, held);
+        }
+    }
+}
+
+/* The newest request of a name comes first in its list, so one look tells whether the name has moved. */
+static void note_named_caller(struct front *front, struct queue_item *item)
+{
+    zmq_msg_t *id = message_frame(&item->envelope, 0);
+    if (zmq_msg_size(id) == 0 || *(const char *)zmq_msg_data(id) == 0)
+        return;
+    item->connection = mark_connection(zmq_msg_get(message_frame(&item->body, 0), ZMQ_SRCFD));
+    struct list *named = named_list(front, id);
+    LIST_EACH_SAFE (link, following, named) {
+        struct queue_item *earlier = LIST_ENTRY(link, struct queue_item, route);
+        if (earlier->envelope.count == 0) {
+            list_remove(link);
+            continue;
+        }
+        if (earlier->port != item->port || !is_same_frame(message_frame(&earlier->envelope, 0), id))
+            continue;
+        if (earlier->connection == item->connection)
+            break;
+        front->around->ledger->orphaned++;
+        message_close(&earlier->envelope);
+        list_remove(link);
+        orphan_held(front, item->port, id);
+    }
+    list_prepend(named, &item->route);
 }
 
 /* A heartbeat is answered like a call that succeeded, and goes no further. */
@@ -190,6 +269,7 @@ static enum front_taken take_from(struct front *front, size_t port, struct queue
     case WIRE_SHORT:
         return FRONT_SHORT;
     default:
+        note_named_caller(front, item);
         if (!dialect_is_heartbeat(front->conf->dialect, &item->body))
             return FRONT_MESSAGE;
         answer_heartbeat(front, item, now_ms);

@@ -77,12 +77,9 @@ static void tick_port(struct front *front, size_t port, int64_t now_ms)
         link_discard(link, "silent");
     }
     enum link_event event;
-    while ((event = link_tick(link, now_ms)) != LINK_QUIET) {
-        port_report(link, event);
+    while ((event = port_tick(&front->ports.items[port], now_ms)) != LINK_QUIET) {
         if (event == LINK_CAME_UP)
             front->heard_ms[port] = now_ms;
-        else
-            front->around->ledger->recreates++;
     }
 }
 

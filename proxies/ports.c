@@ -91,7 +91,7 @@ uint32_t ports_upstreams(const struct ports *ports, struct upstream_stats *rows)
     return count;
 }
 
-void port_report(const struct link *link, enum link_event event)
+static void report(const struct link *link, enum link_event event)
 {
     const struct event_sink *events = &link->around->runtime->events;
     const char *chain = link->around->chain, *endpoint = link->conf->endpoint->text;
@@ -111,5 +111,24 @@ void port_report(const struct link *link, enum link_event event)
         break;
     default:
         break;
+    }
+}
+
+enum link_event port_tick(struct port *port, int64_t now_ms)
+{
+    enum link_event event = link_tick(&port->link, now_ms);
+    if (port->conf.endpoint->is_bind)
+        return event; /* peers that come and go are no upstreams */
+    report(&port->link, event);
+    if (event == LINK_BROKE)
+        port->link.around->ledger->recreates++;
+    return event;
+}
+
+void ports_tick(struct ports *ports, int64_t now_ms)
+{
+    for (size_t i = 0; i < ports->count; i++) {
+        while (port_tick(&ports->items[i], now_ms) != LINK_QUIET)
+            ;
     }
 }

@@ -38,7 +38,10 @@ bool ports_have_input(struct ports *ports, bool is_stopped);
 /* Writes a row for each link that connects, and returns how many; `rows` NULL only counts. */
 uint32_t ports_upstreams(const struct ports *ports, struct upstream_stats *rows);
 
-/* Reports what link_tick returned, if it is news to an operator. */
-void port_report(const struct link *link, enum link_event event);
+/* One link_tick; what is news to an operator is reported, a lost connection counted. */
+enum link_event port_tick(struct port *port, int64_t now_ms);
+
+/* Ticks all links until they are quiet. */
+void ports_tick(struct ports *ports, int64_t now_ms);
 
 #endif

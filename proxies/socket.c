@@ -109,6 +109,8 @@ static int set_write_only(void *zmq, const struct socket_options *options, char 
     int on = 1;
     if (options->type == ZMQ_ROUTER && zmq_setsockopt(zmq, ZMQ_ROUTER_MANDATORY, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_ROUTER_MANDATORY");
+    if (options->takes_over && zmq_setsockopt(zmq, ZMQ_ROUTER_HANDOVER, &on, sizeof on) != 0)
+        return refuse(err, err_size, "ZMQ_ROUTER_HANDOVER");
     if (options->type == ZMQ_PUB && zmq_setsockopt(zmq, ZMQ_XPUB_NODROP, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_XPUB_NODROP");
     if (options->type != ZMQ_SUB)

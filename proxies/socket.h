@@ -24,6 +24,7 @@ struct socket_options {
     int send_hwm;            /* messages kept for one peer; 0 = no bound: the caller has one */
     int receive_hwm;         /* likewise */
     int64_t max_frame_bytes; /* a larger frame cuts the connection; 0 = any size */
+    bool takes_over;         /* ROUTER: a new connection with an old one's routing id replaces it */
     bool may_fall_silent;    /* its owner stops reading at times: its own silence must not cut the link */
     const struct credentials *credentials; /* towards the peer; NULL = none */
     const struct text_list *subscribe;     /* SUB: prefixes */

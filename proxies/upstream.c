@@ -370,19 +370,26 @@ static void fit_connections(struct upstream *upstream, uint64_t waiting)
         idle++;
 }
 
+/* One event for each change of what status says. */
 static void report(struct upstream *upstream)
 {
     bool is_up = upstream_is_connected(upstream);
+    const char *cause = is_up ? NULL : first_connection(upstream)->line.cause;
+    if (is_up == upstream->was_up && cause == upstream->last_cause)
+        return;
     const struct event_sink *events = &upstream->around->runtime->events;
     const char *chain = upstream->around->chain, *endpoint = upstream->link_conf.endpoint->text;
-    const char *cause = first_connection(upstream)->line.cause;
-    if (is_up && !upstream->was_up)
+    if (is_up)
         EVENT(events, EVENT_INFO, "upstream-up", EVENT_TEXT("chain", chain),
               EVENT_TEXT("endpoint", endpoint));
-    else if (!is_up && upstream->was_up)
+    else if (cause)
+        EVENT(events, EVENT_WARNING, "upstream-down", EVENT_TEXT("chain", chain),
+              EVENT_TEXT("endpoint", endpoint), EVENT_TEXT("cause", cause));
+    else
         EVENT(events, EVENT_WARNING, "upstream-lost", EVENT_TEXT("chain", chain),
-              EVENT_TEXT("endpoint", endpoint), EVENT_TEXT("cause", cause ? cause : "closed"));
+              EVENT_TEXT("endpoint", endpoint));
     upstream->was_up = is_up;
+    upstream->last_cause = cause;
 }
 
 void upstream_tick(struct upstream *upstream, uint64_t waiting, int64_t now_ms)

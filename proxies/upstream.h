@@ -61,7 +61,8 @@ struct upstream {
     struct list connections; /* at least one; the first tells the cause when none is up */
     uint32_t connection_count, inflight;
     bool is_careful; /* one in flight until the peer's type is known: nothing may overtake */
-    bool was_up;     /* as of the last event */
+    bool was_up;     /* as of the last event, like last_cause */
+    const char *last_cause;
     int64_t ticked_ms;
 };
 
