@@ -157,9 +157,10 @@ def set_parent_death_signal():
 
 
 class Proxyd:
-    """One daemon. `config` is a tuple of Chain, or the whole file as text; `daemon` adds to its daemon group."""
+    """One daemon. `config` is a tuple of Chain, or the whole file as text; `daemon` adds to its daemon group;
+    `prefix` are the words of a command that executes it (`ip netns exec …`)."""
 
-    def __init__(self, context, scratch, config, daemon=(), env=(), namespace=None):
+    def __init__(self, context, scratch, config, daemon=(), env=(), prefix=()):
         self.context = context
         self.scratch = pathlib.Path(scratch)
         self.config_path = self.scratch / "proxyd.conf"
@@ -168,7 +169,7 @@ class Proxyd:
         self.process = None
         self.notified = []
         self._env = dict(env)
-        self._namespace = namespace
+        self._prefix = list(prefix)
         self._drain_s = 1.0
         self._balance_errors = []
         self._notify = None
@@ -191,6 +192,9 @@ class Proxyd:
     def start(self, ready=True):
         """Starts it and, unless told otherwise, waits for READY=1."""
         assert self.process is None
+        if self._notify:
+            self._notify.close()
+        self.notified = []
         notify_path = self.scratch / "notify"
         notify_path.unlink(missing_ok=True)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -199,9 +203,7 @@ class Proxyd:
         environment = {**os.environ, "NOTIFY_SOCKET": str(notify_path),
                        "ASAN_OPTIONS": "abort_on_error=0:exitcode=99", "UBSAN_OPTIONS": "print_stacktrace=1",
                        **self._env}
-        command = [str(PROXYD), "-c", str(self.config_path)]
-        if self._namespace:
-            command = ["ip", "netns", "exec", self._namespace, *command]
+        command = [*self._prefix, str(PROXYD), "-c", str(self.config_path)]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             env=environment, preexec_fn=set_parent_death_signal)
@@ -235,32 +237,29 @@ class Proxyd:
         self.process.send_signal(number)
 
     def wait(self, seconds=None):
-        """The exit status; fails when it does not end within `seconds` (default: drain_timeout and a margin)."""
+        """The exit status of a daemon that was told to stop; fails when it does not end within `seconds` (default:
+        drain_timeout and a margin)."""
         limit = (self._drain_s + STOP_MARGIN_S if seconds is None else seconds) * FACTOR
         try:
-            return self.process.wait(limit)
+            status = self.process.wait(limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"proxyd still runs {limit:g} s after it was told to stop:\n{self.log}") from None
+        self.process = None
+        return status
 
     def stop(self, expect=0):
         """SIGTERM, then the exit status must be `expect`. Returns the seconds that took."""
         began = time.monotonic()
         self.signal(signal.SIGTERM)
         status = self.wait()
-        took = time.monotonic() - began
         assert status == expect, f"proxyd exited {status}, not {expect}:\n{self.log}"
-        self._close()
-        return took
+        return time.monotonic() - began
 
     def kill(self):
         """kill -9; nothing is checked afterwards."""
         self.process.kill()
         self.process.wait()
-        self._close()
-
-    def _close(self):
         self.process = None
-        self._notify.close()
 
     def finish(self):
         """The end of every test: the ledger balances, the daemon stops cleanly, no sanitizer has spoken."""
@@ -272,11 +271,12 @@ class Proxyd:
                 self.stop()
             elif self.process is not None:
                 errors.append(f"proxyd ended by itself with {self.process.returncode}")
-                self._close()
         except AssertionError as error:
             errors.append(str(error))
             if self.is_running:
                 self.kill()
+        if self._notify:
+            self._notify.close()
         errors += self._balance_errors
         log = self.log
         if any(mark in log for mark in SANITIZER_MARKS):
@@ -286,7 +286,6 @@ class Proxyd:
     def expect_exit(self, status, seconds=READY_S):
         """For a daemon that must refuse to start: waits for its end and checks its exit status."""
         assert self.wait(seconds) == status, self.log
-        self._close()
 
     # -- control
 
@@ -335,7 +334,7 @@ class Proxyd:
         try:
             return dict(eventually(shows, seconds))
         except AssertionError as error:
-            expected = {path: getattr(value, "__doc__", None) or value for path, value in wanted.items()}
+            expected = {path: (value.__doc__ or "a predicate") if callable(value) else value for path, value in wanted.items()}
             raise AssertionError(f"{error}\nwanted {expected}\nlast {json.dumps(last)}") from None
 
     # -- from outside

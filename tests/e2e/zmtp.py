@@ -70,11 +70,11 @@ class Connection:
         size, = struct.unpack(">Q", self.read(8)) if flags & LONG else self.read(1)
         return flags, self.read(size)
 
-    def handshake(self, socket_type):
+    def handshake(self, socket_type, identity=b""):
         """The whole NULL handshake; the peer's Socket-Type is in `peer_type` afterwards."""
         self.write(greeting())
         self.read(64)
-        self.write(ready(socket_type))
+        self.write(ready(socket_type, identity))
         _, body = self.read_frame()
         at = body.index(b"Socket-Type") + len(b"Socket-Type")
         size, = struct.unpack(">I", body[at:at + 4])
@@ -98,8 +98,13 @@ class Connection:
         self.write(message(*frames))
 
     def reset(self):
-        """Ends with RST: what was in flight is lost."""
-        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        """Ends with RST: what was in flight is lost. A thread that reads here is woken first: it holds the
+        connection open."""
+        try:
+            self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.tcp.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
         self.tcp.close()
 
     def close(self):

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""What a reader tries first: the demo, the README's example, and every configuration in etc/. They use fixed
+addresses, so one run at a time does."""
+import fcntl
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+
+import pytest
+
+from harness import BUILD, FACTOR, PROXYD, ROOT, set_parent_death_signal
+
+
+@pytest.fixture(autouse=True)
+def alone():
+    """Waits for another run on this machine that uses the same addresses."""
+    with open(f"{tempfile.gettempdir()}/proxyd-examples.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "etc").glob("*.conf")), ids=lambda path: path.name)
+def test_configuration_in_etc_starts_and_stops(path):
+    check = subprocess.run([PROXYD, "-t", "-c", path], capture_output=True, text=True, timeout=10 * FACTOR)
+    assert (check.returncode, check.stderr) == (0, "")
+    process = subprocess.Popen([PROXYD, "-c", path], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=set_parent_death_signal)
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if " ready " in line:
+            break
+    process.terminate()
+    rest = process.communicate(timeout=10 * FACTOR)[1]
+    assert process.returncode == 0 and " ready " in lines[-1], "".join(lines) + rest
+    assert " error " not in "".join(lines) + rest
+
+
+def test_demo_shows_a_time_out_a_failure_and_the_recovery():
+    result = subprocess.run([ROOT / "etc" / "demo.sh", BUILD], capture_output=True, text=True, timeout=60 * FACTOR,
+                            stdin=subprocess.DEVNULL, env={**os.environ, "DEMO_ONCE": "1"}, cwd="/")
+    assert result.returncode == 0, result.stdout + result.stderr
+    shown = result.stdout
+    answers = [line.strip() for line in shown.splitlines() if line.startswith("    ")]
+    steps = ["hello", "two frames,", "both come back", "error 504 timeout", "error 502 unavailable", "welcome back",
+             "accepted", "alarm: door open", "temperature: 21.5"]
+    found = iter(answers)
+    assert all(step in found for step in steps), shown  # in this order
+    served = shown.split("# What the server got")[1].split("# What became")[0]
+    assert "anybody?" not in served.split(")", 1)[1] and "welcome back" in served
+    table = shown.split("# What became of every message")[1]
+    for chain in ("calls", "events", "samples", "mirror"):
+        assert re.search(rf"^    {chain} +\S+ +up ", table, re.MULTILINE), table
+
+
+def session_members(session):
+    """The command lines of the processes in a session."""
+    found = []
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(fields[3]) == session:
+                found.append((process / "cmdline").read_text())
+        except OSError:  # gone meanwhile
+            pass
+    return found
+
+
+def test_demo_leaves_nothing_behind():
+    process = subprocess.Popen([ROOT / "etc" / "demo.sh", BUILD], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    for line in process.stdout:
+        if "goes on until Ctrl-C" in line:
+            break
+    process.terminate()
+    assert process.wait(10 * FACTOR) == 0
+    process.stdout.close()
+    assert session_members(process.pid) == []
+
+
+def test_readme_example_works_when_pasted(tmp_path):
+    readme = (ROOT / "README.md").read_text().split("## A first configuration")[1]
+    config, script = re.findall(r"```\n(.*?)```", readme, re.DOTALL)[:2]
+    (tmp_path / "first.conf").write_text(config)
+    (tmp_path / "build").symlink_to(BUILD)
+    # As a person would: the next line is typed when the last one has shown its effect.
+    waits = "until build/proxyctl -c first.conf status 2>/dev/null | grep -q 6000.*up; do sleep 0.05; done\n"
+    script = script.replace("build/proxyctl call", waits + "build/proxyctl call")
+    result = subprocess.run(["bash", "-c", script + "\nkill %1 %2; wait"], cwd=tmp_path, capture_output=True, text=True,
+                            timeout=20 * FACTOR)
+    lines = result.stdout.splitlines()
+    assert lines[0] == "first.conf: OK (1 chain)", result.stdout + result.stderr
+    assert "hello" in lines
+    assert re.search(r"^calls +rep-req +degraded +1 +1 ", result.stdout, re.MULTILINE), result.stdout
