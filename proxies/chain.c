@@ -140,6 +140,30 @@ static void drop(struct chain *chain, struct queue_item *item, enum drop reason,
     leave_queue(chain, item);
 }
 
+/* ---- storing ---- */
+
+/* What the store has promised, or could not. */
+static void settle_stored(struct chain *chain, int64_t now_ms)
+{
+    bool is_stored;
+    struct queue_item *item;
+    while ((item = queue_next_stored(chain->queue, &is_stored)) != NULL) {
+        if (!is_stored) {
+            fail(chain, item, REASON_STORE_FAILED, now_ms);
+        } else if (chain->conf->kind->answer == ANSWER_STORED) {
+            answer_ack(chain, item, queue_ack_level(chain->queue), now_ms);
+            message_close(&item->envelope); /* has its one answer */
+        }
+    }
+}
+
+/* Sends on what was put, and settles what is stored by now. */
+static void commit(struct chain *chain, int64_t now_ms)
+{
+    queue_commit(chain->queue);
+    settle_stored(chain, now_ms);
+}
+
 /* ---- intake ---- */
 
 /* A message that never entered the queue. */
@@ -160,15 +184,16 @@ static void refuse_as_dropped(struct chain *chain, struct queue_item *item, enum
     queue_item_free(chain->queue, item);
 }
 
-/* Drops the oldest until `item` fits. False when dropping cannot help: it never fits, or all are in flight.
- */
+/* Drops the oldest until `item` fits. False when dropping cannot help: all are in flight, or on their way to
+ * the medium. */
 static bool make_room(struct chain *chain, const struct queue_item *item, int64_t now_ms)
 {
-    int64_t max_bytes = chain->conf->queue.max_bytes;
-    if (max_bytes > 0 && item->body.bytes > (uint64_t)max_bytes)
-        return false;
     while (!queue_has_room(chain->queue, item->body.bytes)) {
         struct queue_item *oldest = queue_oldest(chain->queue);
+        if (!oldest) {
+            commit(chain, now_ms); /* this turn's own messages can be dropped, too */
+            oldest = queue_oldest(chain->queue);
+        }
         if (!oldest)
             return false;
         drop(chain, oldest, DROP_OLDEST, now_ms);
@@ -200,8 +225,13 @@ static void put_when_full(struct chain *chain, struct queue_item *item, int64_t 
 
 static void accept_message(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
+    int64_t max_bytes = chain->conf->queue.max_bytes;
     if (chain->now.is_draining || chain->now.is_stopping) {
         refuse(chain, item, REASON_SHUTTING_DOWN, now_ms);
+        return;
+    }
+    if (max_bytes > 0 && item->body.bytes > (uint64_t)max_bytes) { /* no waiting or dropping would help */
+        refuse(chain, item, REASON_QUEUE_FULL, now_ms);
         return;
     }
     switch (queue_put(chain->queue, item)) {
@@ -270,21 +300,6 @@ static void take_messages(struct chain *chain, int64_t now_ms)
     for (int i = 0; i < TAKEN_PER_TURN; i++) {
         if (is_intake_stopped(chain) || !take_message(chain, now_ms))
             return;
-    }
-}
-
-/* What the store has promised, or could not. */
-static void settle_stored(struct chain *chain, int64_t now_ms)
-{
-    bool is_stored;
-    struct queue_item *item;
-    while ((item = queue_next_stored(chain->queue, &is_stored)) != NULL) {
-        if (!is_stored) {
-            fail(chain, item, REASON_STORE_FAILED, now_ms);
-        } else if (chain->conf->kind->answer == ANSWER_STORED) {
-            answer_ack(chain, item, queue_ack_level(chain->queue), now_ms);
-            message_close(&item->envelope); /* has its one answer */
-        }
     }
 }
 
@@ -411,11 +426,21 @@ static void end_overdue(struct chain *chain, int64_t now_ms)
     }
 }
 
+static bool is_finished(const struct chain *chain, int64_t now_ms)
+{
+    if (!chain->now.is_stopping)
+        return false;
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    bool is_done = stats.inflight == 0 && !chain->pending && (stats.queued == 0 || chain->now.is_paused);
+    return is_done || now_ms >= chain->now.stop_by_ms;
+}
+
 static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
 {
     const struct kind *kind = chain->conf->kind;
     bool has_input = kind->front->has_input(chain->front, is_intake_stopped(chain));
-    if (has_input || chain->has_backlog || kind->back->has_input(chain->back))
+    if (has_input || chain->has_backlog || kind->back->has_input(chain->back) || is_finished(chain, now_ms))
         return now_ms;
     int64_t retry_ms = queue_next_retry_ms(chain->queue);
     const int64_t due[] = {
@@ -514,8 +539,7 @@ static void turn(struct chain *chain, int64_t now_ms)
     kind->front->tick(chain->front, now_ms);
     retry_pending(chain, now_ms);
     take_messages(chain, now_ms);
-    queue_commit(chain->queue);
-    settle_stored(chain, now_ms);
+    commit(chain, now_ms);
     struct queue_stats stats;
     queue_stats(chain->queue, &stats);
     kind->back->tick(chain->back, stats.queued, now_ms);
@@ -523,16 +547,6 @@ static void turn(struct chain *chain, int64_t now_ms)
     send_messages(chain, now_ms);
     end_overdue(chain, now_ms);
     chain->turns++;
-}
-
-static bool is_finished(const struct chain *chain, int64_t now_ms)
-{
-    if (!chain->now.is_stopping)
-        return false;
-    struct queue_stats stats;
-    queue_stats(chain->queue, &stats);
-    bool is_done = stats.inflight == 0 && !chain->pending && (stats.queued == 0 || chain->now.is_paused);
-    return is_done || now_ms >= chain->now.stop_by_ms;
 }
 
 /* Whoever still waits hears how it ended: what was sent is lost, what was not never will be. */

@@ -17,10 +17,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#define REQUEST_BYTES (INT64_C(32) << 20)
+
 enum {
     NAMED_LISTS = 64,
-    CALLER_HWM = 1000,  /* answers that libzmq holds for one caller who does not read */
-    REQUEST_HWM = 100,  /* requests that libzmq holds from one caller */
+    CALLER_HWM = 1000,      /* answers that libzmq holds for one caller who does not read */
+    REQUEST_HWM_MAX = 1000, /* requests that libzmq holds from one caller */
+    REQUEST_HWM_MIN = 8,
     HELD_RETRY_MS = 20, /* a ROUTER does not tell when a caller has room again */
     HELD_LIMIT_MS = 30000,
     HELD_SHARE = 4 /* answers held back: at most this part of the queue's bounds */
@@ -64,6 +67,13 @@ static void rep_close(struct front *front, int linger_ms)
     free(front);
 }
 
+/* So many that one caller's unread requests stay within a few dozen MiB. */
+static int request_hwm(int64_t max_message_bytes)
+{
+    int64_t count = max_message_bytes > 0 ? REQUEST_BYTES / max_message_bytes : REQUEST_HWM_MIN;
+    return count > REQUEST_HWM_MAX ? REQUEST_HWM_MAX : count < REQUEST_HWM_MIN ? REQUEST_HWM_MIN : (int)count;
+}
+
 static struct front *rep_open(const struct chain_conf *conf, const struct surroundings *around, char *err,
                               size_t err_size)
 {
@@ -79,7 +89,7 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
     const struct socket_options options = {
         .type = ZMQ_ROUTER,
         .send_hwm = CALLER_HWM,
-        .receive_hwm = REQUEST_HWM,
+        .receive_hwm = request_hwm(conf->frontend.max_message_bytes),
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
         .takes_over = true,
         .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
