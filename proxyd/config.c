@@ -1,0 +1,809 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The loader; see config.h. It walks the table of keys over libconfig's tree, so that a new key is a row in
+ * config_keys.def; only what joins several keys (names, credentials, places bound twice) has code here. It
+ * goes on after a problem, to find all of them. It never prints, and no problem ever quotes a password.
+ */
+#include "proxyd/config.h"
+
+#include "proxies/dialect.h"
+#include "proxies/kinds.h"
+#include "proxyd/config_keys.h"
+#include "proxyd/config_source.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <libconfig.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define PASSWORD_MAX_BYTES 255
+#define PROBLEM_MAX_BYTES  4000
+
+/* An endpoint that a chain binds (or the control socket: chain NULL), and where that is written. */
+struct bound {
+    const struct endpoint *endpoint;
+    const struct chain_conf *chain;
+    int line;
+};
+
+struct loader {
+    struct config *config;
+    struct config_problems *problems;
+    struct config_source source;
+    int *lines; /* of each problem, in the source's text */
+    bool is_memory_short;
+    char owner[80];                /* whom problems are about: `daemon` or `chain "NAME"` */
+    unsigned kind;                 /* of the chain being loaded, one bit of config_kinds; 0 = not known */
+    const struct dialect *dialect; /* likewise; NULL = not known */
+    struct chain_conf *chain;
+    struct endpoint control;
+    struct bound *bound;
+    size_t bound_count;
+};
+
+/* ---- Problems ---- */
+
+/* Control characters would let a file rule the terminal that shows its problems. */
+static void tame(char *text)
+{
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
+/* Keeps `text` (which is taken) in the order of the file. */
+static void keep_problem(struct loader *loader, int line, char *text)
+{
+    struct config_problems *problems = loader->problems;
+    char **texts = text ? realloc(problems->lines, (problems->count + 1) * sizeof(*texts)) : NULL;
+    if (texts)
+        problems->lines = texts;
+    int *lines = texts ? realloc(loader->lines, (problems->count + 1) * sizeof(*lines)) : NULL;
+    if (!lines) {
+        loader->is_memory_short = true;
+        free(text);
+        return;
+    }
+    loader->lines = lines;
+    size_t at = problems->count++;
+    for (; at > 0 && lines[at - 1] > line; at--) {
+        lines[at] = lines[at - 1];
+        texts[at] = texts[at - 1];
+    }
+    lines[at] = line;
+    texts[at] = text;
+}
+
+/* `FILE:LINE: OWNER: message`, where `line` counts in the source's text. */
+__attribute__((format(printf, 3, 4))) static void problem(struct loader *loader, int line, const char *format,
+                                                          ...)
+{
+    char message[PROBLEM_MAX_BYTES];
+    struct config_place place = config_source_place(&loader->source, line);
+    char *text = NULL;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    tame(message);
+    if (asprintf(&text, "%s:%d: %s: %s", place.file, place.line, loader->owner, message) < 0)
+        text = NULL;
+    keep_problem(loader, line, text);
+}
+
+/* The first line for what is not written anywhere. */
+static int line_of(const config_setting_t *setting)
+{
+    return setting ? (int)config_setting_source_line(setting) : 1;
+}
+
+static const config_setting_t *member(const config_setting_t *group, const char *name)
+{
+    return group ? config_setting_get_member(group, name) : NULL;
+}
+
+/* ---- Values ---- */
+
+/* What a key wants, for people. */
+static const char *const wanted[] = {
+    [CONFIG_TEXT] = "a text \"...\"",
+    [CONFIG_COUNT] = "a whole number",
+    [CONFIG_DURATION] = "a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", \"7d\"",
+    [CONFIG_SIZE] = "a size with its unit, such as \"512B\", \"64KiB\", \"64MiB\", \"1GiB\"",
+    [CONFIG_TEXTS] = "a list of texts [ \"...\", \"...\" ]",
+    [CONFIG_ENDPOINTS] = "a list of texts [ \"...\", \"...\" ]",
+    [CONFIG_GROUP] = "a group { ... }",
+    [CONFIG_GROUPS] = "a list of groups ( { ... }, { ... } )",
+};
+
+static void wrong_type(struct loader *loader, const struct config_key *key, const config_setting_t *setting)
+{
+    problem(loader, line_of(setting), "%s%s must be %s", config_section_prefix(key->section), key->name,
+            wanted[key->type]);
+}
+
+static bool is_integer(const config_setting_t *setting)
+{
+    int type = config_setting_type(setting);
+    return type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64;
+}
+
+/* The text of a setting; NULL when it is none. */
+static const char *text_of(const config_setting_t *setting)
+{
+    return config_setting_type(setting) == CONFIG_TYPE_STRING ? config_setting_get_string(setting) : NULL;
+}
+
+static bool is_list(const config_setting_t *setting)
+{
+    return config_setting_is_list(setting) || config_setting_is_array(setting);
+}
+
+static bool check_range(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                        int64_t number)
+{
+    char range[200];
+    if (config_key_is_in_range(key, number))
+        return true;
+    config_key_range(key, range, sizeof(range));
+    problem(loader, line_of(setting), "%s%s must %s %s", config_section_prefix(key->section), key->name,
+            key->type == CONFIG_TEXT ? "have" : "be", range);
+    return false;
+}
+
+static void not_available(struct loader *loader, const struct config_key *key,
+                          const config_setting_t *setting)
+{
+    bool is_word = key->later[0] != '\0'; /* or else it could be a secret */
+    problem(loader, line_of(setting),
+            is_word ? "%s%s = \"%s\" is not yet available" : "%s%s is not yet available",
+            config_section_prefix(key->section), key->name, is_word ? text_of(setting) : "");
+}
+
+static const char *default_of(const struct loader *loader, const struct config_key *key)
+{
+    return config_key_default(key, loader->kind, loader->dialect ? loader->dialect->name : NULL);
+}
+
+/* Where `base`, a daemon_conf or a chain_conf, keeps the value of `key`. */
+static void *field_of(const struct config_key *key, void *base)
+{
+    return (char *)base + key->offset;
+}
+
+static char *keep_text(struct loader *loader, const char *text)
+{
+    char *copy = strdup(text);
+    loader->is_memory_short |= !copy;
+    return copy;
+}
+
+static void *keep_items(struct loader *loader, size_t count, size_t size)
+{
+    void *items = calloc(count > 0 ? count : 1, size);
+    loader->is_memory_short |= !items;
+    return items;
+}
+
+static void free_value(const struct config_key *key, void *base)
+{
+    void *field = field_of(key, base);
+    if (key->type == CONFIG_TEXT && *(char **)field) {
+        explicit_bzero(*(char **)field, strlen(*(char **)field)); /* some are passwords */
+        free(*(char **)field);
+        *(char **)field = NULL;
+    } else if (key->type == CONFIG_TEXTS) {
+        struct text_list *texts = field;
+        for (size_t i = 0; i < texts->count; i++)
+            free(texts->items[i]);
+        free(texts->items);
+        *texts = (struct text_list){0};
+    } else if (key->type == CONFIG_ENDPOINTS) {
+        struct endpoint_list *endpoints = field;
+        for (size_t i = 0; i < endpoints->count; i++)
+            endpoint_close(&endpoints->items[i]);
+        free(endpoints->items);
+        *endpoints = (struct endpoint_list){0};
+    }
+}
+
+static void store_number(const struct config_key *key, void *base, int64_t number)
+{
+    if (key->type == CONFIG_WORD)
+        *(int *)field_of(key, base) = (int)number;
+    else
+        *(int64_t *)field_of(key, base) = number;
+}
+
+static void store_text(struct loader *loader, const struct config_key *key, void *base, const char *text)
+{
+    free_value(key, base);
+    *(char **)field_of(key, base) = keep_text(loader, text);
+}
+
+/* `count` texts, the elements of `setting` or (NULL) the one `only`. */
+static void store_texts(struct loader *loader, const struct config_key *key, void *base,
+                        const config_setting_t *setting, const char *only)
+{
+    struct text_list *texts = field_of(key, base);
+    int count = setting ? config_setting_length(setting) : 1;
+    free_value(key, base);
+    texts->items = keep_items(loader, (size_t)count, sizeof(*texts->items));
+    for (int i = 0; texts->items && i < count; i++)
+        texts->items[texts->count++] =
+            keep_text(loader, setting ? config_setting_get_string_elem(setting, i) : only);
+}
+
+static void store_default(struct loader *loader, const struct config_key *key, void *base)
+{
+    const char *text = default_of(loader, key);
+    int64_t number;
+    if (key->offset == CONFIG_NOWHERE || !text)
+        return;
+    if (key->type == CONFIG_TEXT)
+        store_text(loader, key, base, text);
+    else if (key->type == CONFIG_TEXTS)
+        store_texts(loader, key, base, NULL, text);
+    else if (config_key_number(key, text, &number))
+        store_number(key, base, number);
+}
+
+static void load_text(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                      void *base)
+{
+    const char *text = text_of(setting), *preset = default_of(loader, key);
+    if (!text)
+        wrong_type(loader, key, setting);
+    else if (!check_range(loader, key, setting, (int64_t)strlen(text)))
+        return;
+    else if (key->later && (key->later[0] ? config_has_word(key->later, text) : strcmp(text, preset) != 0))
+        not_available(loader, key, setting);
+    else if (key->offset != CONFIG_NOWHERE)
+        store_text(loader, key, base, text);
+}
+
+/* Whether a setting is written as `key` wants it. A bare 0 switches off what has a unit, too. */
+static bool read_number(const struct config_key *key, const config_setting_t *setting, int64_t *number)
+{
+    const char *text = text_of(setting);
+    *number = is_integer(setting) ? config_setting_get_int64(setting) : 0;
+    if (key->type == CONFIG_COUNT)
+        return is_integer(setting);
+    return text ? config_key_number(key, text, number)
+                : is_integer(setting) && key->type != CONFIG_WORD && *number == 0;
+}
+
+/* Words, counts, durations and sizes. */
+static void load_number(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                        void *base)
+{
+    int64_t number, preset;
+    char words[200];
+    if (!read_number(key, setting, &number)) {
+        config_key_range(key, words, sizeof(words));
+        if (key->type == CONFIG_WORD)
+            problem(loader, line_of(setting), "%s%s must be %s", config_section_prefix(key->section),
+                    key->name, words);
+        else
+            wrong_type(loader, key, setting);
+        return;
+    }
+    if (!check_range(loader, key, setting, number))
+        return;
+    bool is_preset = config_key_number(key, default_of(loader, key), &preset) && number == preset;
+    if (key->later && (key->later[0] ? config_has_word(key->later, text_of(setting)) : !is_preset))
+        not_available(loader, key, setting);
+    else if (key->offset != CONFIG_NOWHERE)
+        store_number(key, base, number);
+}
+
+/* Whether `setting` is a list of nothing but texts. */
+static bool check_texts(struct loader *loader, const struct config_key *key, const config_setting_t *setting)
+{
+    bool is_good = is_list(setting);
+    if (!is_good)
+        wrong_type(loader, key, setting);
+    for (int i = 0; is_good && i < config_setting_length(setting); i++) {
+        const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
+        if (text_of(element))
+            continue;
+        wrong_type(loader, key, element);
+        is_good = false;
+    }
+    return is_good;
+}
+
+static void load_texts(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                       void *base)
+{
+    const char *preset = default_of(loader, key);
+    if (!check_texts(loader, key, setting))
+        return;
+    int count = config_setting_length(setting);
+    bool is_preset =
+        preset ? count == 1 && strcmp(config_setting_get_string_elem(setting, 0), preset) == 0 : count == 0;
+    if (key->later && !is_preset)
+        not_available(loader, key, setting);
+    else if (!key->later && count == 0)
+        problem(loader, line_of(setting), "%s%s is empty", config_section_prefix(key->section), key->name);
+    else if (key->offset != CONFIG_NOWHERE)
+        store_texts(loader, key, base, setting, NULL);
+}
+
+/* A bound ipc path needs its folder, which nobody else makes. */
+static bool check_folder(struct loader *loader, const struct config_key *key, int line,
+                         const struct endpoint *endpoint)
+{
+    const char *path = strstr(endpoint->address, "://") + 3, *slash = strrchr(path, '/');
+    struct stat status;
+    char folder[sizeof(((struct sockaddr_un *)NULL)->sun_path)] = "/";
+    if (endpoint->transport != TRANSPORT_IPC || !endpoint->is_bind || path[0] == '@' || !slash)
+        return true;
+    if (slash > path)
+        snprintf(folder, sizeof(folder), "%.*s", (int)(slash - path), path);
+    errno = 0;
+    if (stat(folder, &status) == 0 && S_ISDIR(status.st_mode))
+        return true;
+    problem(loader, line, "%s%s: endpoint \"%s\": %s: %s", config_section_prefix(key->section), key->name,
+            endpoint->text, folder, strerror(errno ? errno : ENOTDIR));
+    return false;
+}
+
+/* Remembers who binds what, and says so when somebody already does. */
+static void claim(struct loader *loader, const struct config_key *key, int line,
+                  const struct endpoint *endpoint)
+{
+    for (size_t i = 0; endpoint->is_bind && i < loader->bound_count; i++) {
+        const struct bound *other = &loader->bound[i];
+        struct config_place place = config_source_place(&loader->source, other->line);
+        if (!endpoint_collides(other->endpoint, endpoint))
+            continue;
+        const char *prefix = config_section_prefix(key->section),
+                   *name = other->chain ? other->chain->name : NULL;
+        if (!other->chain)
+            problem(loader, line, "%s%s: endpoint \"%s\" is the control socket", prefix, key->name,
+                    endpoint->text);
+        else
+            problem(loader, line, "%s%s: endpoint \"%s\" is bound already by chain \"%s\" (%s:%d)", prefix,
+                    key->name, endpoint->text, name ? name : "", place.file, place.line);
+        return;
+    }
+    void *bound = realloc(loader->bound, (loader->bound_count + 1) * sizeof(*loader->bound));
+    loader->is_memory_short |= !bound;
+    if (!bound)
+        return;
+    loader->bound = bound;
+    loader->bound[loader->bound_count++] =
+        (struct bound){.endpoint = endpoint, .chain = loader->chain, .line = line};
+}
+
+/* Whether an endpoint of `key` binds when it has no prefix. Of a chain whose kind is not known everything is
+ * read as if, because more can be bound than connected to. */
+static bool binds(const struct loader *loader, const struct config_key *key)
+{
+    return loader->kind == 0 || !(loader->kind & (key->section == CONFIG_BACKEND ? CONFIG_REQ : CONFIG_SUB));
+}
+
+static void load_endpoints(struct loader *loader, const struct config_key *key,
+                           const config_setting_t *setting, void *base)
+{
+    char err[1000];
+    if (!check_texts(loader, key, setting))
+        return;
+    int count = config_setting_length(setting);
+    if (key->later && count > 0)
+        not_available(loader, key, setting);
+    else if (!key->later && count == 0)
+        problem(loader, line_of(setting), "%s%s is empty", config_section_prefix(key->section), key->name);
+    if (key->offset == CONFIG_NOWHERE)
+        return;
+    struct endpoint_list *endpoints = field_of(key, base);
+    endpoints->items = keep_items(loader, (size_t)count, sizeof(*endpoints->items));
+    for (int i = 0; endpoints->items && i < count; i++) {
+        const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
+        struct endpoint *endpoint = &endpoints->items[endpoints->count];
+        if (endpoint_parse(endpoint, text_of(element), binds(loader, key), err, sizeof(err)) != 0) {
+            problem(loader, line_of(element), "%s%s: %s", config_section_prefix(key->section), key->name,
+                    err);
+            continue;
+        }
+        endpoints->count++;
+        if (loader->kind != 0 && check_folder(loader, key, line_of(element), endpoint))
+            claim(loader, key, line_of(element), endpoint);
+    }
+}
+
+/* ---- Groups ---- */
+
+/* Finds names that no key has. */
+static void check_names(struct loader *loader, enum config_section section, const config_setting_t *group)
+{
+    const char *prefix = config_section_prefix(section);
+    for (int i = 0; i < config_setting_length(group); i++) {
+        const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
+        const char *name = config_setting_name(setting), *near = config_key_near(section, name);
+        int other = CONFIG_ROOT;
+        if (config_key_find(section, name))
+            continue;
+        while (other < CONFIG_SECTION_COUNT && !config_key_find((enum config_section)other, name))
+            other++;
+        if (other < CONFIG_SECTION_COUNT)
+            problem(loader, line_of(setting), "unknown key \"%s%s\"; it belongs to %s", prefix, name,
+                    config_section_name((enum config_section)other));
+        else if (near)
+            problem(loader, line_of(setting), "unknown key \"%s%s\"; did you mean \"%s\"?", prefix, name,
+                    near);
+        else
+            problem(loader, line_of(setting), "unknown key \"%s%s\"", prefix, name);
+    }
+}
+
+static void load_key(struct loader *loader, const struct config_key *key, const config_setting_t *group,
+                     void *base)
+{
+    const config_setting_t *setting = member(group, key->name);
+    const char *prefix = config_section_prefix(key->section);
+    store_default(loader, key, base);
+    if (!setting && key->is_required)
+        problem(loader, line_of(group), "%s%s is missing", prefix, key->name);
+    else if (setting && loader->kind != 0 && !(key->kinds & loader->kind))
+        problem(loader, line_of(setting), "%s%s belongs to %s only%s", prefix, key->name,
+                config_kinds_text(key->kinds), key->later ? ", and is not yet available" : "");
+    else if (!setting)
+        return;
+    else if (key->type == CONFIG_TEXT)
+        load_text(loader, key, setting, base);
+    else if (key->type == CONFIG_TEXTS)
+        load_texts(loader, key, setting, base);
+    else if (key->type == CONFIG_ENDPOINTS)
+        load_endpoints(loader, key, setting, base);
+    else if (key->type == CONFIG_GROUP || key->type == CONFIG_GROUPS) {
+        if (key->type == CONFIG_GROUP ? !config_setting_is_group(setting) : !config_setting_is_list(setting))
+            wrong_type(loader, key, setting);
+    } else
+        load_number(loader, key, setting, base);
+}
+
+/* Every key of a section, from `group` or (NULL: it is not there, and need not be) by default. */
+static void load_section(struct loader *loader, enum config_section section, const config_setting_t *group,
+                         void *base)
+{
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    if (group)
+        check_names(loader, section, group);
+    for (size_t i = 0; i < count; i++)
+        if (keys[i].section == section)
+            load_key(loader, &keys[i], group, base);
+}
+
+/* The group `name` inside `parent`; NULL when there is none (a problem, if it must be, by the parent's own
+ * row) or it is no group (likewise). */
+static const config_setting_t *group_in(const config_setting_t *parent, const char *name)
+{
+    const config_setting_t *group = member(parent, name);
+    return group && config_setting_is_group(group) ? group : NULL;
+}
+
+/* ---- What joins several keys ---- */
+
+/* The password in a file, without one trailing newline, into `password` (which is empty). */
+static void load_password(struct loader *loader, const char *prefix, const config_setting_t *setting,
+                          char **password)
+{
+    char bytes[PASSWORD_MAX_BYTES + 2]; /* one for the newline, one to see that there are too many */
+    const char *path = text_of(setting), *reason = NULL;
+    struct stat status;
+    ssize_t size = -1;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &status) != 0)
+        reason = strerror(errno);
+    else if (!S_ISREG(status.st_mode))
+        reason = "this is not a regular file";
+    else if (status.st_mode & (S_IROTH | S_IWOTH))
+        reason = "everybody may read or write it; chmod o= makes it safe";
+    else if ((size = read(fd, bytes, sizeof(bytes))) < 0)
+        reason = strerror(errno);
+    if (fd >= 0)
+        close(fd);
+    if (size > 0 && bytes[size - 1] == '\n')
+        size--;
+    if (!reason && (size == 0 || size > PASSWORD_MAX_BYTES))
+        reason = size == 0 ? "there is no password in it" : "the password is longer than 255 bytes";
+    else if (!reason && memchr(bytes, '\0', (size_t)size))
+        reason = "the password has a NUL byte";
+    if (reason)
+        problem(loader, line_of(setting), "%spassword_file \"%s\": %s", prefix, path, reason);
+    else {
+        *password = strndup(bytes, (size_t)size);
+        loader->is_memory_short |= !*password;
+    }
+    explicit_bzero(bytes, sizeof(bytes));
+}
+
+/* A user name and one password, or neither, and only where a socket connects. */
+static void check_credentials(struct loader *loader, enum config_section section,
+                              const config_setting_t *group, struct credentials *credentials,
+                              const struct endpoint_list *endpoints)
+{
+    const char *prefix = config_section_prefix(section);
+    const config_setting_t *username = member(group, "username"), *password = member(group, "password");
+    const config_setting_t *file = member(group, "password_file");
+    if (password && file)
+        problem(loader, line_of(file), "%spassword_file is given, and %spassword too", prefix, prefix);
+    else if (username && !password && !file)
+        problem(loader, line_of(username), "%susername has no password or password_file beside it", prefix);
+    else if (!username && (password || file))
+        problem(loader, line_of(password ? password : file), "%s%s has no username beside it", prefix,
+                config_setting_name(password ? password : file));
+    else if (file && text_of(file))
+        load_password(loader, prefix, file, &credentials->password);
+    for (size_t i = 0; username && loader->kind != 0 && i < endpoints->count; i++)
+        if (endpoints->items[i].is_bind)
+            problem(loader, line_of(username),
+                    "%susername is shown to peers that we connect to; \"%s\" is bound", prefix,
+                    endpoints->items[i].text);
+    if (password && text_of(password)) /* libconfig frees without wiping */
+        explicit_bzero((char *)text_of(password), strlen(text_of(password)));
+}
+
+/* The one that is not written gives way to the one that is. */
+static void check_backoff(struct loader *loader, enum config_section section, const config_setting_t *group,
+                          int64_t *backoff_ms, int64_t *backoff_max_ms)
+{
+    const char *prefix = config_section_prefix(section);
+    const config_setting_t *first = member(group, "backoff"), *most = member(group, "backoff_max");
+    if (*backoff_ms <= *backoff_max_ms)
+        return;
+    if (first && most)
+        problem(loader, line_of(first), "%sbackoff is longer than %sbackoff_max", prefix, prefix);
+    else if (first)
+        *backoff_max_ms = *backoff_ms;
+    else
+        *backoff_ms = *backoff_max_ms;
+}
+
+static void check_frontend(struct loader *loader, const config_setting_t *group, struct chain_conf *chain)
+{
+    struct frontend_conf *frontend = &chain->frontend;
+    const config_setting_t *max_message = member(group, "max_message");
+    check_backoff(loader, CONFIG_FRONTEND, group, &frontend->backoff_ms, &frontend->backoff_max_ms);
+    if (loader->kind == 0 || (loader->kind & CONFIG_SUB))
+        check_credentials(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->endpoints);
+    if (max_message && chain->queue.max_bytes > 0 && frontend->max_message_bytes > chain->queue.max_bytes)
+        problem(loader, line_of(max_message), "frontend.max_message is larger than queue.max_bytes");
+}
+
+static void check_backend(struct loader *loader, const config_setting_t *group, struct chain_conf *chain)
+{
+    struct backend_conf *backend = &chain->backend;
+    check_backoff(loader, CONFIG_BACKEND, group, &backend->backoff_ms, &backend->backoff_max_ms);
+    check_credentials(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->endpoints);
+    if (backend->heartbeat_ms > 0 && loader->dialect && !loader->dialect->heartbeat)
+        problem(loader, line_of(member(group, "heartbeat")),
+                "backend.heartbeat: the dialect %s has no heartbeat", loader->dialect->name);
+}
+
+/* ---- Chains ---- */
+
+static unsigned kind_bit(const struct kind *kind)
+{
+    if (!kind_has_req_back(kind))
+        return kind_has_rep_front(kind) ? CONFIG_REP_PUB : CONFIG_SUB_PUB;
+    if (!kind_has_rep_front(kind))
+        return CONFIG_SUB_REQ;
+    return kind->answer == ANSWER_STORED ? CONFIG_BUFFERED : CONFIG_REP_REQ;
+}
+
+static bool has_only_name_characters(const char *name)
+{
+    return name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")] == '\0';
+}
+
+/* Kind and dialect decide what every other key means. What is not available yet is said by load_text. */
+static void find_kind_and_dialect(struct loader *loader, const config_setting_t *group,
+                                  struct chain_conf *chain)
+{
+    const config_setting_t *kind = member(group, "kind"), *dialect = member(group, "dialect");
+    const char *kind_name = kind ? text_of(kind) : NULL;
+    const char *dialect_name =
+        dialect ? text_of(dialect) : config_key_find(CONFIG_CHAIN, "dialect")->fallback;
+    chain->kind = kind_name ? kind_find(kind_name) : NULL;
+    chain->dialect = dialect_name ? dialect_find(dialect_name) : NULL;
+    loader->kind = chain->kind ? kind_bit(chain->kind) : 0;
+    loader->dialect = chain->dialect;
+    if (kind_name && !chain->kind &&
+        !config_has_word(config_key_find(CONFIG_CHAIN, "kind")->later, kind_name))
+        problem(loader, line_of(kind), "unknown kind \"%s\"; known: %s", kind_name, kind_names());
+    if (dialect_name && !chain->dialect &&
+        !config_has_word(config_key_find(CONFIG_CHAIN, "dialect")->later, dialect_name))
+        problem(loader, line_of(dialect), "unknown dialect \"%s\"; known: %s", dialect_name, dialect_names());
+}
+
+/* Names the chain that problems are about, and checks that no earlier one is called the same. */
+static void introduce(struct loader *loader, const config_setting_t *chains, int index)
+{
+    const config_setting_t *group = config_setting_get_elem(chains, (unsigned)index),
+                           *name = member(group, "name");
+    const char *text = name ? text_of(name) : NULL;
+    snprintf(loader->owner, sizeof(loader->owner), "chain \"#%d\"", index + 1);
+    if (text && !has_only_name_characters(text))
+        problem(loader, line_of(name), "name must be letters, digits, \"_\", \".\" and \"-\"");
+    else if (text && config_key_is_in_range(config_key_find(CONFIG_CHAIN, "name"), (int64_t)strlen(text)))
+        snprintf(loader->owner, sizeof(loader->owner), "chain \"%s\"", text);
+    for (int i = 0; text && i < index; i++) {
+        const config_setting_t *other = config_setting_get_elem(chains, (unsigned)i);
+        const config_setting_t *taken = config_setting_is_group(other) ? member(other, "name") : NULL;
+        if (!taken || !text_of(taken) || strcmp(text_of(taken), text) != 0)
+            continue;
+        struct config_place place = config_source_place(&loader->source, line_of(taken));
+        problem(loader, line_of(name), "name is taken already (%s:%d)", place.file, place.line);
+        return;
+    }
+}
+
+static void load_chain(struct loader *loader, const config_setting_t *chains, int index)
+{
+    struct chain_conf *chain = &loader->config->chains[index];
+    const config_setting_t *group = config_setting_get_elem(chains, (unsigned)index);
+    if (!config_setting_is_group(group)) {
+        snprintf(loader->owner, sizeof(loader->owner), "chain \"#%d\"", index + 1);
+        problem(loader, line_of(group), "a chain must be %s", wanted[CONFIG_GROUP]);
+        return;
+    }
+    const config_setting_t *frontend = group_in(group, "frontend"), *backend = group_in(group, "backend");
+    loader->chain = chain;
+    introduce(loader, chains, index);
+    find_kind_and_dialect(loader, group, chain);
+    load_section(loader, CONFIG_CHAIN, group, chain);
+    load_section(loader, CONFIG_QUEUE, group_in(group, "queue"), chain);
+    if (frontend) {
+        load_section(loader, CONFIG_FRONTEND, frontend, chain);
+        check_frontend(loader, frontend, chain);
+    }
+    if (backend) {
+        load_section(loader, CONFIG_BACKEND, backend, chain);
+        check_backend(loader, backend, chain);
+    }
+}
+
+static void load_chains(struct loader *loader, const config_setting_t *root)
+{
+    const config_setting_t *chains = member(root, "chains");
+    if (!chains || !config_setting_is_list(chains))
+        return; /* which the root's own rows have said */
+    size_t count = (size_t)config_setting_length(chains);
+    if (count == 0)
+        problem(loader, line_of(chains), "there are no chains");
+    loader->config->chains = keep_items(loader, count, sizeof(*loader->config->chains));
+    if (!loader->config->chains)
+        return;
+    loader->config->chain_count = count;
+    for (size_t i = 0; i < count; i++)
+        load_chain(loader, chains, (int)i);
+}
+
+/* ---- The daemon and the file ---- */
+
+static void check_control(struct loader *loader, const config_setting_t *group)
+{
+    const config_setting_t *setting = member(group, "control");
+    const char *control = loader->config->daemon.control;
+    char err[1000];
+    if (!control || *control == '\0')
+        return;
+    if (endpoint_parse(&loader->control, control, true, err, sizeof(err)) != 0)
+        problem(loader, line_of(setting), "control: %s", err);
+    else if (loader->control.transport != TRANSPORT_IPC || !loader->control.is_bind)
+        problem(loader, line_of(setting),
+                "control must be an ipc endpoint, which file modes protect, or \"\"");
+    else
+        claim(loader, config_key_find(CONFIG_DAEMON, "control"), setting ? line_of(setting) : 0,
+              &loader->control);
+}
+
+static void check_control_group(struct loader *loader, const config_setting_t *group)
+{
+    const char *name = loader->config->daemon.control_group;
+    if (name && *name != '\0' && !getgrnam(name))
+        problem(loader, line_of(member(group, "control_group")), "control_group: there is no group \"%s\"",
+                name);
+}
+
+/* The file as libconfig's tree; NULL after a problem. */
+static const config_setting_t *read_tree(struct loader *loader, config_t *tree)
+{
+    char err[PROBLEM_MAX_BYTES];
+    if (config_source_read(&loader->source, loader->config->path, err, sizeof(err)) != 0) {
+        tame(err);
+        keep_problem(loader, 0, strdup(err));
+        return NULL;
+    }
+    if (config_read_string(tree, loader->source.text) != CONFIG_TRUE) {
+        problem(loader, config_error_line(tree), "%s", config_error_text(tree));
+        return NULL;
+    }
+    return config_root_setting(tree);
+}
+
+static void load_file(struct loader *loader, bool daemon_only)
+{
+    config_t tree;
+    config_init(&tree);
+    const config_setting_t *root = read_tree(loader, &tree);
+    const config_setting_t *daemon = root ? group_in(root, "daemon") : NULL;
+    if (root && !daemon_only)
+        load_section(loader, CONFIG_ROOT, root, NULL);
+    if (root)
+        load_section(loader, CONFIG_DAEMON, daemon, &loader->config->daemon);
+    if (root && !daemon_only) {
+        check_control(loader, daemon);
+        check_control_group(loader, daemon);
+        load_chains(loader, root);
+    }
+    config_destroy(&tree);
+}
+
+static struct config *load(const char *path, bool daemon_only, struct config_problems *problems)
+{
+    struct loader loader = {.problems = problems, .owner = "daemon"};
+    *problems = (struct config_problems){0};
+    loader.config = calloc(1, sizeof(*loader.config));
+    if (loader.config)
+        loader.config->path = keep_text(&loader, path);
+    if (loader.config && loader.config->path)
+        load_file(&loader, daemon_only);
+    if (!loader.config || loader.is_memory_short)
+        keep_problem(&loader, 0, strdup("out of memory"));
+    config_source_close(&loader.source);
+    endpoint_close(&loader.control);
+    free(loader.bound);
+    free(loader.lines);
+    if (problems->count == 0 && !loader.is_memory_short)
+        return loader.config;
+    config_free(loader.config);
+    return NULL;
+}
+
+struct config *config_load(const char *path, struct config_problems *problems)
+{
+    return load(path, false, problems);
+}
+
+struct config *config_load_daemon(const char *path, struct config_problems *problems)
+{
+    return load(path, true, problems);
+}
+
+void config_free(struct config *config)
+{
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    for (size_t i = 0; config && i < count; i++) {
+        if (keys[i].offset == CONFIG_NOWHERE)
+            continue;
+        if (keys[i].section == CONFIG_DAEMON)
+            free_value(&keys[i], &config->daemon);
+        for (size_t k = 0; keys[i].section != CONFIG_DAEMON && k < config->chain_count; k++)
+            free_value(&keys[i], &config->chains[k]);
+    }
+    if (config) {
+        free(config->chains);
+        free(config->path);
+    }
+    free(config);
+}
+
+void config_problems_close(struct config_problems *problems)
+{
+    for (size_t i = 0; i < problems->count; i++)
+        free(problems->lines[i]);
+    free(problems->lines);
+    *problems = (struct config_problems){0};
+}
