@@ -43,6 +43,7 @@ static struct back *pub_open(const struct chain_conf *conf, const struct surroun
     *back = (struct back){.conf = conf, .around = around};
     const struct socket_options options = {
         .type = ZMQ_PUB,
+        .door = around->back_door,
         .send_hwm = (int)conf->backend.hwm,
         .credentials = &conf->backend.credentials,
     };

@@ -8,6 +8,7 @@
 
 #include "proxies/back.h"
 #include "proxies/dialect.h"
+#include "proxies/door.h"
 #include "proxies/front.h"
 #include "proxies/kinds.h"
 #include "proxies/poller.h"
@@ -283,6 +284,12 @@ static bool take_message(struct chain *chain, int64_t now_ms)
     case FRONT_TOO_LARGE:
         refuse(chain, item, REASON_TOO_LARGE, now_ms);
         return true;
+    case FRONT_DENIED:
+        refuse(chain, item, REASON_DENIED, now_ms);
+        return true;
+    case FRONT_RATE_LIMITED:
+        refuse(chain, item, REASON_RATE_LIMITED, now_ms);
+        return true;
     case FRONT_MALFORMED:
         refuse_as_dropped(chain, item, DROP_MALFORMED, now_ms);
         return true;
@@ -536,6 +543,8 @@ static void read_wishes(struct chain *chain)
 static void turn(struct chain *chain, int64_t now_ms)
 {
     const struct kind *kind = chain->conf->kind;
+    if (chain->around.front_door)
+        chain->around.runtime->doorman->refresh(chain->around.front_door);
     kind->front->tick(chain->front, now_ms);
     retry_pending(chain, now_ms);
     take_messages(chain, now_ms);
@@ -606,6 +615,10 @@ static void release(struct chain *chain)
             queue_item_free(chain->queue, chain->spare);
         queue_free(chain->queue);
     }
+    if (chain->around.front_door)
+        chain->around.runtime->doorman->close(chain->around.front_door);
+    if (chain->around.back_door)
+        chain->around.runtime->doorman->close(chain->around.back_door);
     if (chain->poller.epoll != -1)
         poller_close(&chain->poller);
     if (chain->waker)
@@ -614,6 +627,21 @@ static void release(struct chain *chain)
     free(chain->published.upstreams);
     free(chain->rows);
     free(chain);
+}
+
+static int open_doors(struct chain *chain, char *err, size_t err_size)
+{
+    const struct doorman *doorman = chain->around.runtime->doorman;
+    if (!doorman)
+        return 0;
+    bool has_back_door = !kind_has_req_back(chain->conf->kind); /* PUB: who may subscribe */
+    struct surroundings *around = &chain->around;
+    around->front_door = doorman->open(doorman->context, chain->conf, DOOR_FRONTEND, err, err_size);
+    if (!around->front_door)
+        return -1;
+    if (has_back_door)
+        around->back_door = doorman->open(doorman->context, chain->conf, DOOR_BACKEND, err, err_size);
+    return has_back_door && !around->back_door ? -1 : 0;
 }
 
 static int open_parts(struct chain *chain, char *err, size_t err_size)
@@ -630,6 +658,8 @@ static int open_parts(struct chain *chain, char *err, size_t err_size)
         return -1;
     }
     chain->around.waker = chain->waker;
+    if (open_doors(chain, err, err_size) != 0)
+        return -1;
     chain->front = conf->kind->front->open(conf, &chain->around, err, err_size);
     if (!chain->front)
         return -1;

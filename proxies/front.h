@@ -19,11 +19,13 @@ struct front;
 
 enum front_taken {
     FRONT_NOTHING,
-    FRONT_MESSAGE,   /* `item` holds a message for the queue */
-    FRONT_TOO_LARGE, /* over the limits; `item` holds the way back, or not even that */
-    FRONT_MALFORMED, /* no request in RFC 28's sense */
-    FRONT_SWALLOWED, /* a heartbeat: not a message, dealt with */
-    FRONT_SHORT      /* memory was short and the message is lost; `item` may hold the way back */
+    FRONT_MESSAGE,      /* `item` holds a message for the queue */
+    FRONT_TOO_LARGE,    /* over the limits; `item` holds the way back, or not even that */
+    FRONT_DENIED,       /* its user may not use the chain; `item` holds the way back */
+    FRONT_RATE_LIMITED, /* its user sends too much; likewise */
+    FRONT_MALFORMED,    /* no request in RFC 28's sense */
+    FRONT_SWALLOWED,    /* a heartbeat: not a message, dealt with */
+    FRONT_SHORT         /* memory was short and the message is lost; `item` may hold the way back */
 };
 
 struct front_ops {

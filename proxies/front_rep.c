@@ -88,10 +88,11 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
         list_init(&front->named[i]);
     const struct socket_options options = {
         .type = ZMQ_ROUTER,
+        .door = around->front_door,
         .send_hwm = CALLER_HWM,
         .receive_hwm = request_hwm(conf->frontend.max_message_bytes),
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
-        .takes_over = true,
+        .takes_over = !around->front_door || around->front_door->mechanism == DOOR_NULL,
         .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
     };
     if (ports_open(&front->ports, &conf->frontend.endpoints, &options, 0, 0, around, err, err_size) != 0) {
@@ -264,6 +265,22 @@ static void answer_heartbeat(struct front *front, const struct queue_item *item,
     message_close(&ack);
 }
 
+static enum front_taken judge(struct front *front, struct queue_item *item, int64_t now_ms)
+{
+    const char *user;
+    switch (ports_check(front->around, message_frame(&item->body, 0), now_ms, &user)) {
+    case DOOR_DENIED:
+        return FRONT_DENIED;
+    case DOOR_RATE_LIMITED:
+        return FRONT_RATE_LIMITED;
+    default:
+        if (!dialect_is_heartbeat(front->conf->dialect, &item->body))
+            return FRONT_MESSAGE;
+        answer_heartbeat(front, item, now_ms);
+        return FRONT_SWALLOWED;
+    }
+}
+
 static enum front_taken take_from(struct front *front, size_t port, struct queue_item *item, int64_t now_ms)
 {
     const struct wire_limits limits = {front->conf->frontend.max_message_bytes,
@@ -280,10 +297,7 @@ static enum front_taken take_from(struct front *front, size_t port, struct queue
         return FRONT_SHORT;
     default:
         note_named_caller(front, item);
-        if (!dialect_is_heartbeat(front->conf->dialect, &item->body))
-            return FRONT_MESSAGE;
-        answer_heartbeat(front, item, now_ms);
-        return FRONT_SWALLOWED;
+        return judge(front, item, now_ms);
     }
 }
 

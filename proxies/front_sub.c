@@ -43,6 +43,7 @@ static struct front *sub_open(const struct chain_conf *conf, const struct surrou
     *front = (struct front){.conf = conf, .around = around, .heard_ms = heard_ms};
     const struct socket_options options = {
         .type = ZMQ_SUB,
+        .door = around->front_door,
         .send_hwm = PUBLISHER_HWM,
         .receive_hwm = PUBLISHER_HWM,
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
@@ -113,6 +114,10 @@ static enum front_taken take_from(struct front *front, size_t port, struct queue
         return FRONT_TOO_LARGE;
     if (received == WIRE_SHORT)
         return FRONT_SHORT;
+    const char *user;
+    enum door_verdict verdict = ports_check(front->around, message_frame(&item->body, 0), now_ms, &user);
+    if (verdict != DOOR_OPEN)
+        return verdict == DOOR_DENIED ? FRONT_DENIED : FRONT_RATE_LIMITED;
     if (!dialect_is_heartbeat(front->conf->dialect, &item->body))
         return FRONT_MESSAGE;
     front->around->ledger->heartbeats++;

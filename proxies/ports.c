@@ -125,6 +125,16 @@ enum link_event port_tick(struct port *port, int64_t now_ms)
     return event;
 }
 
+enum door_verdict ports_check(const struct surroundings *around, zmq_msg_t *frame, int64_t now_ms,
+                              const char **user)
+{
+    *user = NULL;
+    if (!around->front_door || !around->front_door->checks_messages)
+        return DOOR_OPEN;
+    return around->runtime->doorman->check(around->front_door, zmq_msg_gets(frame, "User-Id"),
+                                           zmq_msg_gets(frame, "Peer-Address"), now_ms, user);
+}
+
 void ports_tick(struct ports *ports, int64_t now_ms)
 {
     for (size_t i = 0; i < ports->count; i++) {

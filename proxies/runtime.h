@@ -9,6 +9,8 @@
 
 #include <stddef.h>
 
+struct door;
+struct doorman;
 struct monitor;
 struct poller;
 struct waker;
@@ -18,6 +20,7 @@ struct runtime {
     void *zmq; /* the context */
     struct monitor *monitor;
     struct event_sink events;
+    const struct doorman *doorman; /* NULL = every door is open; set before the first chain */
 };
 
 /* Starts the libzmq context, sized for `socket_count` sockets, and the monitor thread. -1 with a reason. */
@@ -32,8 +35,9 @@ void runtime_close(struct runtime *runtime);
 struct surroundings {
     const struct runtime *runtime;
     struct poller *poller;
-    struct waker *waker; /* ends the loop's sleep */
-    const char *chain;   /* its name, for events */
+    struct waker *waker;                 /* ends the loop's sleep */
+    const char *chain;                   /* its name, for events */
+    struct door *front_door, *back_door; /* NULL = open */
     struct ledger *ledger;
 };
 

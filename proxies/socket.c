@@ -3,12 +3,18 @@
  * Making sockets; see socket.h. The values and why they are so:
  *
  *   RECONNECT_IVL -1    libzmq never reconnects: link.c does, with its own backoff, also after a refused
- * handshake IMMEDIATE 1         nothing is queued for a peer that is not there ROUTER_MANDATORY 1  an answer
- * that cannot be delivered is an error, not a silent success HEARTBEAT_*         half-open links are found;
- * TIMEOUT 0 where we may stop reading, since libzmq then does not see the peer's answers either MAXMSGSIZE
- * before the handshake, too: without it a header can pin gigabytes
+ *                       handshake
+ *   IMMEDIATE 1         nothing is queued for a peer that is not there
+ *   ROUTER_MANDATORY 1  an answer that cannot be delivered is an error, not a silent success
+ *   HEARTBEAT_*         half-open links are found; TIMEOUT 0 where we may stop reading, since libzmq then does
+ *                       not see the peer's answers either
+ *   ZAP_ENFORCE_DOMAIN  a socket with a domain stays closed while no handler answers; never set without a
+ *                       domain, which would abort the process
+ *   MAXMSGSIZE          before the handshake, too: without it a header can pin gigabytes
  */
 #include "proxies/socket.h"
+
+#include "proxies/door.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +27,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 #include <zmq.h>
+
+/* Declared only for draft builds, honoured by all. */
+#ifndef ZMQ_ZAP_ENFORCE_DOMAIN
+#define ZMQ_ZAP_ENFORCE_DOMAIN 93
+#endif
 
 enum {
     BACKLOG = 1024,
@@ -104,6 +115,30 @@ static int set_tcp(void *zmq, const struct socket_options *options, bool is_bind
     return 0;
 }
 
+/* PLAIN and CURVE exclude each other, and the last one set wins: only one is. */
+static int set_door(void *zmq, const struct door *door, char *err, size_t err_size)
+{
+    static const int expected[] = {
+        [DOOR_NULL] = ZMQ_NULL, [DOOR_PLAIN] = ZMQ_PLAIN, [DOOR_CURVE] = ZMQ_CURVE};
+    if (!door->zap_domain)
+        return 0;
+    SET_TEXT(ZMQ_ZAP_DOMAIN, door->zap_domain);
+    SET_INT(ZMQ_ZAP_ENFORCE_DOMAIN, 1);
+    if (door->mechanism == DOOR_PLAIN)
+        SET_INT(ZMQ_PLAIN_SERVER, 1);
+    if (door->mechanism == DOOR_CURVE) {
+        SET_TEXT(ZMQ_CURVE_SECRETKEY, door->curve_secret_key);
+        SET_INT(ZMQ_CURVE_SERVER, 1);
+    }
+    int mechanism = -1;
+    zmq_getsockopt(zmq, ZMQ_MECHANISM, &mechanism, &(size_t){sizeof mechanism});
+    if (mechanism != expected[door->mechanism]) {
+        snprintf(err, err_size, "the security mechanism was not taken");
+        return -1;
+    }
+    return 0;
+}
+
 static int set_write_only(void *zmq, const struct socket_options *options, char *err, size_t err_size)
 {
     int on = 1;
@@ -142,6 +177,8 @@ static int set_options(void *zmq, const struct socket_options *options, const st
         return -1;
     if (endpoint->is_bind) {
         SET_INT(ZMQ_BACKLOG, BACKLOG);
+        if (options->door && set_door(zmq, options->door, err, err_size) != 0)
+            return -1;
     } else {
         SET_INT(ZMQ_RECONNECT_IVL, -1);
         SET_INT(ZMQ_IMMEDIATE, 1);

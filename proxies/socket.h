@@ -19,6 +19,8 @@
 /* A connection and its handshake take at most so long each. */
 #define SOCKET_HANDSHAKE_MS 5000
 
+struct door;
+
 struct socket_options {
     int type;                /* ZMQ_ROUTER, … */
     int send_hwm;            /* messages kept for one peer; 0 = no bound: the caller has one */
@@ -26,7 +28,8 @@ struct socket_options {
     int64_t max_frame_bytes; /* a larger frame cuts the connection; 0 = any size */
     bool takes_over;         /* ROUTER: a new connection with an old one's routing id replaces it */
     bool may_fall_silent;    /* its owner stops reading at times: its own silence must not cut the link */
-    const struct credentials *credentials; /* towards the peer; NULL = none */
+    const struct credentials *credentials; /* connecting: towards the peer; NULL = none */
+    const struct door *door;               /* bound: who may come in; NULL = everybody */
     const struct text_list *subscribe;     /* SUB: prefixes */
     const char *subscribe_also;            /* SUB: one more; NULL = none */
 };

@@ -3,8 +3,8 @@
  * One upstream endpoint of a REQ backend: its connections, the requests in flight on each, their deadline,
  * and what happens when it passes.
  *
- *   upstream ── connection (a DEALER) ── flight, flight, flight …      oldest first; the oldest one's clock
- * runs └─ connection            ── flight
+ *   upstream ── connection (a DEALER) ── flight, flight, flight …   oldest first; the oldest one's clock runs
+ *            └─ connection            ── flight
  *
  * In lock-step a connection carries one request at a time, `["", body…]`, which every server understands, and
  * there are as many connections as the window asks for. Once a reply shows that the peer is a REP socket, one
