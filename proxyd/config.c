@@ -592,7 +592,7 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
 
 /* ---- Chains ---- */
 
-static unsigned kind_bit(const struct kind *kind)
+unsigned config_kind(const struct kind *kind)
 {
     if (!kind_has_req_back(kind))
         return kind_has_rep_front(kind) ? CONFIG_REP_PUB : CONFIG_SUB_PUB;
@@ -616,7 +616,7 @@ static void find_kind_and_dialect(struct loader *loader, const config_setting_t 
         dialect ? text_of(dialect) : config_key_find(CONFIG_CHAIN, "dialect")->fallback;
     chain->kind = kind_name ? kind_find(kind_name) : NULL;
     chain->dialect = dialect_name ? dialect_find(dialect_name) : NULL;
-    loader->kind = chain->kind ? kind_bit(chain->kind) : 0;
+    loader->kind = chain->kind ? config_kind(chain->kind) : 0;
     loader->dialect = chain->dialect;
     if (kind_name && !chain->kind &&
         !config_has_word(config_key_find(CONFIG_CHAIN, "kind")->later, kind_name))

@@ -52,6 +52,9 @@ struct config *config_load_daemon(const char *path, struct config_problems *prob
 void config_free(struct config *config);
 void config_problems_close(struct config_problems *problems);
 
+/* The bit of enum config_kinds that stands for `kind`. */
+unsigned config_kind(const struct kind *kind);
+
 /* Prints the reference of every key, readable on a terminal 80 wide. */
 void config_print_keys(FILE *out);
 

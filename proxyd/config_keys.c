@@ -9,6 +9,7 @@
 #include "proxyd/config.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -183,6 +184,11 @@ static const struct unit durations[] = {{"ms", 1},      {"s", 1000},         {"m
 static const struct unit sizes[] = {{"B", 1},           {"KiB", 1LL << 10}, {"MiB", 1LL << 20},
                                     {"GiB", 1LL << 30}, {"TiB", 1LL << 40}, {NULL, 0}};
 
+static const struct unit *units_of(const struct config_key *key)
+{
+    return key->type == CONFIG_DURATION ? durations : key->type == CONFIG_SIZE ? sizes : plain;
+}
+
 /* Digits and one of `units`; 0 needs none. */
 static bool parse_units(const char *text, const struct unit *units, int64_t *number)
 {
@@ -226,11 +232,22 @@ bool config_key_number(const struct config_key *key, const char *text, int64_t *
         *number = word_index(key->words, text);
         return *number >= 0;
     }
-    return parse_units(text,
-                       key->type == CONFIG_DURATION ? durations
-                       : key->type == CONFIG_SIZE   ? sizes
-                                                    : plain,
-                       number);
+    return parse_units(text, units_of(key), number);
+}
+
+void config_key_text(const struct config_key *key, int64_t number, char *out, size_t size)
+{
+    if (key->type == CONFIG_WORD) {
+        const char *word = key->words;
+        for (; number > 0; number--)
+            word += strcspn(word, " ") + 1;
+        snprintf(out, size, "%.*s", (int)strcspn(word, " "), word);
+        return;
+    }
+    const struct unit *unit = units_of(key);
+    while (number != 0 && unit[1].name != NULL && number % unit[1].factor == 0)
+        unit++;
+    snprintf(out, size, "%" PRId64 "%s", number / unit->factor, number == 0 ? "" : unit->name);
 }
 
 bool config_key_is_in_range(const struct config_key *key, int64_t number)

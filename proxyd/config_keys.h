@@ -90,6 +90,9 @@ const char *config_key_default(const struct config_key *key, unsigned kind, cons
  * sizes in bytes, words as their index. False when it is not written like that or too large to be held. */
 bool config_key_number(const struct config_key *key, const char *text, int64_t *number);
 
+/* The reverse: writes `number` as a user would, in the largest unit that does not need a fraction. */
+void config_key_text(const struct config_key *key, int64_t number, char *out, size_t size);
+
 /* Whether a number, or the length of a text, lies in the key's range. */
 bool config_key_is_in_range(const struct config_key *key, int64_t number);
 
