@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The control socket; see control.h. A request is one frame, and every request is answered, one without an
+ * id too (with id null): a REQ peer waits for it. Nothing a peer sends ends the socket.
+ */
+#include "proxyd/control.h"
+
+#include "buffer/message.h"
+#include "proxies/socket.h"
+#include "proxies/wire.h"
+#include "proxyd/commands.h"
+#include "proxyd/report.h"
+
+#include <errno.h>
+#include <grp.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    REQUEST_BYTES_MAX = 64 * 1024,
+    ADDRESS_FRAMES_MAX = 8, /* of an envelope: a REQ has none, a DEALER behind proxies a few */
+    HWM = 100,
+    REQUESTS_PER_TURN = 32,
+    LAST_ANSWER_MS = 200
+};
+
+/* JSON-RPC's own codes; -32000 is the first of those that it leaves to servers. */
+enum {
+    RPC_PARSE_ERROR = -32700,
+    RPC_INVALID_REQUEST = -32600,
+    RPC_NO_METHOD = -32601,
+    RPC_INVALID_PARAMS = -32602,
+    RPC_INTERNAL_ERROR = -32603,
+    RPC_REFUSED = -32000
+};
+
+struct control {
+    struct control_scope scope;
+    struct endpoint endpoint;
+    struct socket socket;
+    int64_t now_ms; /* of this turn */
+};
+
+struct failure {
+    int code;
+    char text[256];
+};
+
+/* Carries a method out. NULL with `failure` filled in, or left alone when memory is short. */
+typedef json_t *(*method_fn)(struct control *control, struct chain *chain, struct failure *failure);
+
+static json_t *do_status(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)chain;
+    (void)failure;
+    return report_status(control->scope.chains, control->scope.chain_count,
+                         control->now_ms - control->scope.started_ms);
+}
+
+static json_t *do_show(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)control;
+    (void)failure;
+    return report_chain(chain);
+}
+
+static json_t *do_pause(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)control;
+    (void)failure;
+    chain_pause(chain);
+    return json_true();
+}
+
+static json_t *do_resume(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)control;
+    (void)failure;
+    chain_resume(chain);
+    return json_true();
+}
+
+static json_t *do_drain(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)control;
+    (void)failure;
+    chain_drain(chain);
+    return json_true();
+}
+
+static json_t *do_reload(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)control;
+    (void)chain;
+    *failure = (struct failure){RPC_REFUSED, "reload is not yet available; restart proxyd instead"};
+    return NULL;
+}
+
+static json_t *do_stop(struct control *control, struct chain *chain, struct failure *failure)
+{
+    (void)chain;
+    (void)failure;
+    control->scope.stop(control->scope.context);
+    return json_true();
+}
+
+static const method_fn methods[COMMAND_COUNT] = {
+    [COMMAND_STATUS] = do_status, [COMMAND_SHOW] = do_show,   [COMMAND_PAUSE] = do_pause,
+    [COMMAND_RESUME] = do_resume, [COMMAND_DRAIN] = do_drain, [COMMAND_RELOAD] = do_reload,
+    [COMMAND_STOP] = do_stop,
+};
+
+/* No name of ours is longer; and a cut one may end inside a character. */
+static const char *shown(const char *name)
+{
+    return strlen(name) <= 64 ? name : "(a long name)";
+}
+
+/* The one parameter there is, by name or by position: the chain. NULL with `failure`. */
+static struct chain *find_chain(struct control *control, const json_t *params, struct failure *failure)
+{
+    const char *name = json_string_value(json_is_array(params) ? json_array_get(params, 0)
+                                                               : json_object_get(params, "chain"));
+    if (!name) {
+        *failure = (struct failure){RPC_INVALID_PARAMS, "params must be {\"chain\": NAME}"};
+        return NULL;
+    }
+    for (size_t i = 0; i < control->scope.chain_count; i++)
+        if (strcmp(chain_conf(control->scope.chains[i])->name, name) == 0)
+            return control->scope.chains[i];
+    failure->code = RPC_INVALID_PARAMS;
+    snprintf(failure->text, sizeof(failure->text), "there is no chain \"%s\"", shown(name));
+    return NULL;
+}
+
+static json_t *do_method(struct control *control, const json_t *request, struct failure *failure)
+{
+    *failure = (struct failure){RPC_INVALID_REQUEST, "not a JSON-RPC 2.0 request"};
+    const char *version = json_string_value(json_object_get(request, "jsonrpc"));
+    const char *name = json_string_value(json_object_get(request, "method"));
+    const json_t *params = json_object_get(request, "params");
+    if (!version || strcmp(version, "2.0") != 0 || !name)
+        return NULL;
+    if (params && !json_is_object(params) && !json_is_array(params))
+        return NULL;
+
+    enum command_id id = command_find(name);
+    if (id == COMMAND_COUNT || !methods[id]) {
+        failure->code = RPC_NO_METHOD;
+        snprintf(failure->text, sizeof(failure->text), "there is no method \"%s\"", shown(name));
+        return NULL;
+    }
+    struct chain *chain = NULL;
+    if (command_info(id)->takes_chain && !(chain = find_chain(control, params, failure)))
+        return NULL;
+    *failure = (struct failure){RPC_INTERNAL_ERROR, "memory is short"};
+    return methods[id](control, chain, failure);
+}
+
+/* The answer to one request, whatever it is; NULL when memory is short. */
+static json_t *answer(struct control *control, const void *data, size_t size)
+{
+    struct failure failure;
+    json_t *result = NULL, *id = NULL;
+    json_t *request = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    if (!request) {
+        failure = (struct failure){RPC_PARSE_ERROR, "not JSON"};
+    } else {
+        result = do_method(control, request, &failure);
+        id = json_object_get(request, "id");
+        if (json_is_object(id) || json_is_array(id) || json_is_boolean(id))
+            id = NULL;
+    }
+    json_t *reply = result ? json_pack("{s:s, s:O?, s:o}", "jsonrpc", "2.0", "id", id, "result", result)
+                           : json_pack("{s:s, s:O?, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", id, "error",
+                                       "code", failure.code, "message", failure.text);
+    json_decref(request);
+    return reply;
+}
+
+static void send_json(struct control *control, const struct message *envelope, json_t *json)
+{
+    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    struct message body;
+    message_init(&body);
+    /* A peer that is gone or does not read gets nothing: the socket is for those who wait for their answer.
+     */
+    if (text && message_add_bytes(&body, text, strlen(text)) == 0)
+        (void)wire_send(&control->socket, envelope, true, &body);
+    message_close(&body);
+    free(text);
+    json_decref(json);
+}
+
+static json_t *refusal(const char *text)
+{
+    return json_pack("{s:s, s:n, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", "error", "code", RPC_INVALID_REQUEST,
+                     "message", text);
+}
+
+bool control_turn(struct control *control, int64_t now_ms)
+{
+    static const struct wire_limits limits = {.max_bytes = REQUEST_BYTES_MAX,
+                                              .max_frames = ADDRESS_FRAMES_MAX};
+    control->now_ms = now_ms;
+    for (int i = 0; i < REQUESTS_PER_TURN; i++) {
+        struct message envelope, body;
+        message_init(&envelope);
+        message_init(&body);
+        enum wire_received received = wire_receive(&control->socket, &limits, &envelope, &body);
+        if (received == WIRE_MESSAGE && body.count == 1) {
+            zmq_msg_t *frame = message_frame(&body, 0);
+            send_json(control, &envelope, answer(control, zmq_msg_data(frame), zmq_msg_size(frame)));
+        } else if (received == WIRE_MESSAGE) {
+            send_json(control, &envelope, refusal("a request is one frame"));
+        } else if (received == WIRE_TOO_LARGE && envelope.count > 0) {
+            send_json(control, &envelope, refusal("too large"));
+        }
+        message_close(&envelope);
+        message_close(&body);
+        if (received == WIRE_NONE)
+            return false;
+    }
+    return true;
+}
+
+/* Whoever may open the socket file may operate the daemon. Until here the umask kept it to the owner. */
+static int share(const char *path, const char *group, char *err, size_t err_size)
+{
+    if (group[0]) {
+        const struct group *entry = getgrnam(group);
+        if (!entry) {
+            snprintf(err, err_size, "control_group: there is no group \"%s\"", group);
+            return -1;
+        }
+        if (chown(path, (uid_t)-1, entry->gr_gid) < 0) {
+            snprintf(err, err_size, "%s: cannot give it to group \"%s\": %s", path, group, strerror(errno));
+            return -1;
+        }
+    }
+    if (chmod(path, group[0] ? 0660 : 0600) < 0) {
+        snprintf(err, err_size, "%s: %s", path, strerror(errno));
+        return -1;
+    }
+    return 0;
+}
+
+/* The socket's file; NULL when it has none. */
+static const char *file_of(const struct control *control)
+{
+    const char *path = control->endpoint.address + strlen("ipc://");
+    return control->endpoint.transport == TRANSPORT_IPC && path[0] != '@' ? path : NULL;
+}
+
+static int bind_control(struct control *control, const char *group, char *err, size_t err_size)
+{
+    const struct socket_options options = {
+        .type = ZMQ_ROUTER,
+        .send_hwm = HWM,
+        .receive_hwm = HWM,
+        .max_frame_bytes = REQUEST_BYTES_MAX * WIRE_MERCY,
+    };
+    if (socket_open(&control->socket, control->scope.runtime->zmq, NULL, &options, &control->endpoint, err,
+                    err_size) < 0 ||
+        socket_bind(&control->socket, &control->endpoint, err, err_size) < 0)
+        return -1;
+    const char *path = file_of(control);
+    return path ? share(path, group, err, err_size) : 0;
+}
+
+struct control *control_open(const struct daemon_conf *conf, const struct control_scope *scope, char *err,
+                             size_t err_size)
+{
+    char why[256] = "memory is short";
+    struct control *control = calloc(1, sizeof(*control));
+    if (control) {
+        control->scope = *scope;
+        if (endpoint_parse(&control->endpoint, conf->control, true, why, sizeof(why)) == 0 &&
+            bind_control(control, conf->control_group, why, sizeof(why)) == 0)
+            return control;
+        socket_close(&control->socket);
+        endpoint_close(&control->endpoint);
+        free(control);
+    }
+    snprintf(err, err_size, "control %s: %s", conf->control, why);
+    return NULL;
+}
+
+int control_fd(const struct control *control)
+{
+    int fd = -1;
+    zmq_getsockopt(control->socket.zmq, ZMQ_FD, &fd, &(size_t){sizeof(fd)});
+    return fd;
+}
+
+void control_close(struct control *control)
+{
+    /* libzmq leaves the file. First the file, then the socket: in between nobody else can have bound there.
+     */
+    if (file_of(control))
+        unlink(file_of(control));
+    endpoint_close(&control->endpoint);
+    socket_close_gently(&control->socket, LAST_ANSWER_MS);
+    free(control);
+}

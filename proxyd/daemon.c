@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Start, one loop, stop; see daemon.h. Owns the runtime, the chains and the control socket. Never touches a
+ * message, and never waits for anything but its poll.
+ *
+ *      SIGTERM, SIGINT --> signalfd ---+
+ *      SIGHUP                          |
+ *      chains: state changed, ended ---+--> poll --> one turn
+ *      control socket -----------------+
+ */
+#include "proxyd/daemon.h"
+
+#include "proxies/chain.h"
+#include "proxies/kinds.h"
+#include "proxyd/control.h"
+#include "proxyd/log.h"
+#include "proxyd/notify.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* More descriptors than any chain can use; a larger limit only costs the kernel and tools that walk it. */
+#define MOST_DESCRIPTORS 65536
+
+/* A chain that has not ended so long after it was told to end at once never will. */
+#define STUCK_MS 2000
+
+enum phase { RUNNING, DRAINING, ENDING };
+
+/* One chain, and how far the daemon has got with it. */
+struct slot {
+    struct chain *chain;
+    uint64_t turns;   /* at the last sign of life */
+    bool is_draining; /* chain_stop was called with time to drain */
+    bool is_ending;   /* and with none */
+};
+
+struct daemon {
+    const struct config *config;
+    struct event_sink events;
+    struct runtime runtime;
+    bool has_runtime;
+    struct slot *slots;
+    struct chain **chains; /* the same, for the control socket */
+    struct control *control;
+    int signals;
+    int waker;
+    enum phase phase;
+    int status; /* of the process, once it ends */
+    int64_t started_ms;
+    int64_t deadline_ms; /* DRAINING: becomes ENDING then; ENDING: stuck STUCK_MS later */
+    int64_t watchdog_ms; /* between two signs of life; 0 = nobody asks */
+    int64_t next_watchdog_ms;
+    char told[128]; /* the last STATUS= */
+};
+
+static int64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The signals that daemon_run reads from a descriptor. */
+static void own_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+void daemon_prepare(void)
+{
+    umask(077);
+    signal(SIGPIPE, SIG_IGN);
+    sigset_t set;
+    own_signals(&set);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        rlim_t most = limit.rlim_max < MOST_DESCRIPTORS ? limit.rlim_max : MOST_DESCRIPTORS;
+        if (limit.rlim_cur < most) {
+            limit.rlim_cur = most;
+            setrlimit(RLIMIT_NOFILE, &limit);
+        }
+    }
+    /* A core would hold the passwords of upstreams. */
+    setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+
+    /* libzmq draws routing ids from rand() and does not seed it. */
+    unsigned seed;
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+        seed = (unsigned)clock_ms() ^ (unsigned)getpid();
+    srand(seed);
+}
+
+static int failed(struct daemon *daemon, const char *what, const char *chain, const char *reason)
+{
+    if (chain)
+        EVENT(&daemon->events, EVENT_ERROR, what, EVENT_TEXT("chain", chain), EVENT_TEXT("reason", reason));
+    else
+        EVENT(&daemon->events, EVENT_ERROR, what, EVENT_TEXT("reason", reason));
+    return -1;
+}
+
+/* Says once what anybody who can reach it may use. */
+static void warn_if_open(struct daemon *daemon, const char *chain, const struct endpoint_list *endpoints)
+{
+    for (size_t i = 0; i < endpoints->count; i++)
+        if (endpoints->items[i].is_bind && !endpoint_is_local(&endpoints->items[i]))
+            EVENT(&daemon->events, EVENT_WARNING, "open-endpoint", EVENT_TEXT("chain", chain),
+                  EVENT_TEXT("endpoint", endpoints->items[i].text), EVENT_TEXT("auth", "none"));
+}
+
+/* Every chain, so that one start names every address in use. */
+static int open_chains(struct daemon *daemon)
+{
+    const struct config *config = daemon->config;
+    int result = 0;
+    for (size_t i = 0; i < config->chain_count; i++) {
+        const struct chain_conf *conf = &config->chains[i];
+        char err[256];
+        struct chain *chain = chain_open(conf, &daemon->runtime, err, sizeof(err));
+        if (!chain) {
+            result = failed(daemon, "start-failed", conf->name, err);
+            continue;
+        }
+        chain_set_waker(chain, daemon->waker);
+        daemon->slots[i].chain = daemon->chains[i] = chain;
+        warn_if_open(daemon, conf->name, &conf->frontend.endpoints);
+        warn_if_open(daemon, conf->name, &conf->backend.endpoints);
+    }
+    return result;
+}
+
+static int start_chains(struct daemon *daemon)
+{
+    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+        char err[256];
+        if (chain_start(daemon->chains[i], err, sizeof(err)) < 0)
+            return failed(daemon, "start-failed", daemon->config->chains[i].name, err);
+    }
+    return 0;
+}
+
+/* Tells the service manager, in its own words, when they have changed. */
+static void tell_status(struct daemon *daemon)
+{
+    size_t counts[CHAIN_DRAINING + 1] = {0};
+    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+        struct chain_stats stats;
+        if (chain_stats(daemon->chains[i], &stats) < 0)
+            return;
+        counts[stats.state]++;
+        chain_stats_close(&stats);
+    }
+    char text[sizeof(daemon->told)];
+    int used = snprintf(text, sizeof(text), "STATUS=chains");
+    const char *separator = ": ";
+    for (enum chain_state state = CHAIN_UP; state <= CHAIN_DRAINING; state++) {
+        if (counts[state] == 0)
+            continue;
+        used += snprintf(text + used, sizeof(text) - (size_t)used, "%s%zu %s", separator, counts[state],
+                         chain_state_name(state));
+        separator = ", ";
+    }
+    if (strcmp(text, daemon->told) != 0) {
+        memcpy(daemon->told, text, sizeof(text));
+        notify_send(text);
+    }
+}
+
+static void begin_stop(struct daemon *daemon, const char *cause)
+{
+    int64_t now_ms = clock_ms();
+    if (daemon->phase == RUNNING) {
+        daemon->phase = DRAINING;
+        daemon->deadline_ms = now_ms + daemon->config->daemon.drain_timeout_ms;
+        notify_send("STOPPING=1");
+        EVENT(&daemon->events, EVENT_INFO, "stopping", EVENT_TEXT("cause", cause),
+              EVENT_NUMBER("drain_timeout_ms", daemon->config->daemon.drain_timeout_ms));
+    } else if (daemon->phase == DRAINING) {
+        daemon->phase = ENDING;
+        daemon->deadline_ms = now_ms;
+        EVENT(&daemon->events, EVENT_WARNING, "stopping-at-once", EVENT_TEXT("cause", cause));
+    }
+}
+
+static void stop_by_operator(void *context)
+{
+    struct daemon *daemon = context;
+    if (daemon->phase == RUNNING)
+        begin_stop(daemon, "operator");
+}
+
+/* Whether what `from` sends goes into `to`, through an inproc address that both name. */
+static bool feeds(const struct chain_conf *from, const struct chain_conf *to)
+{
+    const struct endpoint_list *out = &from->backend.endpoints, *in = &to->frontend.endpoints;
+    for (size_t i = 0; i < out->count; i++)
+        for (size_t k = 0; out->items[i].transport == TRANSPORT_INPROC && k < in->count; k++)
+            if (strcmp(out->items[i].address, in->items[k].address) == 0)
+                return true;
+    return false;
+}
+
+/* Whether a running chain feeds chain `index`, or, with `is_fed`, is fed by it. */
+static bool has_neighbour(const struct daemon *daemon, size_t index, bool is_fed)
+{
+    const struct chain_conf *chains = daemon->config->chains;
+    for (size_t i = 0; i < daemon->config->chain_count; i++)
+        if (i != index && !chain_is_stopped(daemon->chains[i]) &&
+            (is_fed ? feeds(&chains[index], &chains[i]) : feeds(&chains[i], &chains[index])))
+            return true;
+    return false;
+}
+
+/* One step of the stop; true when every chain has ended. A chain stops after those that feed it, so that
+ * what they still hold has somewhere to go; each leaves half of the time to the chains behind it. */
+static bool stop_chains(struct daemon *daemon, int64_t now_ms)
+{
+    if (daemon->phase == DRAINING && now_ms >= daemon->deadline_ms)
+        daemon->phase = ENDING;
+    bool have_ended = true;
+    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+        struct slot *slot = &daemon->slots[i];
+        if (chain_is_stopped(slot->chain))
+            continue;
+        have_ended = false;
+        if (daemon->phase == ENDING && !slot->is_ending) {
+            slot->is_ending = true;
+            chain_stop(slot->chain, 0);
+        } else if (daemon->phase == DRAINING && !slot->is_draining && !has_neighbour(daemon, i, false)) {
+            slot->is_draining = true;
+            int64_t left_ms = daemon->deadline_ms - now_ms;
+            chain_stop(slot->chain, has_neighbour(daemon, i, true) ? left_ms / 2 : left_ms);
+        }
+    }
+    return have_ended;
+}
+
+/* A chain cannot be made to end: say which, and let the kernel clean up. */
+static void give_up(struct daemon *daemon)
+{
+    for (size_t i = 0; i < daemon->config->chain_count; i++)
+        if (!chain_is_stopped(daemon->chains[i]))
+            failed(daemon, "stop-stuck", daemon->config->chains[i].name, "its loop does not turn");
+    log_close();
+    _exit(EXIT_FAILURE);
+}
+
+static void take_signals(struct daemon *daemon)
+{
+    struct signalfd_siginfo info;
+    while (read(daemon->signals, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGHUP)
+            failed(daemon, "reload-failed", NULL, "not yet available");
+        else
+            begin_stop(daemon, info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+    }
+}
+
+/* Chains changed their state, or ended; nobody asked one to end while the daemon runs. */
+static void take_wake(struct daemon *daemon)
+{
+    uint64_t count;
+    if (read(daemon->waker, &count, sizeof(count)) != sizeof(count))
+        return;
+    for (size_t i = 0; daemon->phase == RUNNING && i < daemon->config->chain_count; i++) {
+        if (chain_is_stopped(daemon->chains[i])) {
+            failed(daemon, "chain-ended", daemon->config->chains[i].name, "its loop failed");
+            daemon->status = EXIT_FAILURE;
+            begin_stop(daemon, "chain-ended");
+        }
+    }
+    tell_status(daemon);
+}
+
+/* A sign of life goes out only when every chain has turned since the last one. */
+static void watch(struct daemon *daemon, int64_t now_ms)
+{
+    if (daemon->watchdog_ms == 0 || now_ms < daemon->next_watchdog_ms)
+        return;
+    daemon->next_watchdog_ms = now_ms + daemon->watchdog_ms;
+    bool all_turn = true;
+    for (size_t i = 0; i < daemon->config->chain_count; i++)
+        if (!chain_is_stopped(daemon->chains[i]) && chain_turns(daemon->chains[i]) == daemon->slots[i].turns)
+            all_turn = false;
+    if (all_turn)
+        notify_send("WATCHDOG=1");
+    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+        if (all_turn)
+            daemon->slots[i].turns = chain_turns(daemon->chains[i]);
+        chain_ping(daemon->chains[i]);
+    }
+}
+
+/* Milliseconds for poll, until the next deadline; -1 = none. */
+static int next_timeout(const struct daemon *daemon, int64_t now_ms)
+{
+    int64_t due_ms = INT64_MAX;
+    if (daemon->watchdog_ms > 0)
+        due_ms = daemon->next_watchdog_ms;
+    if (daemon->phase != RUNNING) {
+        int64_t stop_ms = daemon->deadline_ms + (daemon->phase == ENDING ? STUCK_MS : 0);
+        due_ms = stop_ms < due_ms ? stop_ms : due_ms;
+    }
+    if (due_ms == INT64_MAX)
+        return -1;
+    int64_t left_ms = due_ms - now_ms;
+    return left_ms <= 0 ? 0 : left_ms > INT32_MAX ? INT32_MAX : (int)left_ms;
+}
+
+static void loop(struct daemon *daemon)
+{
+    struct pollfd fds[] = {
+        {.fd = daemon->signals, .events = POLLIN},
+        {.fd = daemon->waker, .events = POLLIN},
+        {.fd = daemon->control ? control_fd(daemon->control) : -1, .events = POLLIN},
+    };
+    bool has_more = true;
+    for (;;) {
+        int64_t now_ms = clock_ms();
+        if (daemon->phase != RUNNING) {
+            if (stop_chains(daemon, now_ms))
+                return;
+            if (daemon->phase == ENDING && now_ms >= daemon->deadline_ms + STUCK_MS)
+                give_up(daemon);
+        }
+        watch(daemon, now_ms);
+        if (poll(fds, sizeof(fds) / sizeof(fds[0]), has_more ? 0 : next_timeout(daemon, now_ms)) < 0 &&
+            errno != EINTR) {
+            daemon->status = EXIT_FAILURE;
+            failed(daemon, "poll-failed", NULL, strerror(errno));
+            begin_stop(daemon, "poll-failed");
+        }
+        take_signals(daemon);
+        take_wake(daemon);
+        has_more = daemon->control && control_turn(daemon->control, clock_ms());
+    }
+}
+
+/* The most that may exist at once: each link has its socket and a monitored pair, a REQ backend up to
+ * `window` links an endpoint, and one that is closed counts until libzmq has reaped it. */
+static int count_sockets(const struct config *config)
+{
+    enum { SOCKETS_OF_A_LINK = 4, FEW_MORE = 16, LIBZMQ_MAX = 65535 };
+    int64_t link_count = 0;
+    for (size_t i = 0; i < config->chain_count; i++) {
+        const struct chain_conf *conf = &config->chains[i];
+        int64_t links = kind_has_req_back(conf->kind) ? conf->backend.window : 1;
+        link_count +=
+            (int64_t)conf->frontend.endpoints.count + (int64_t)conf->backend.endpoints.count * links;
+    }
+    int64_t count = FEW_MORE + SOCKETS_OF_A_LINK * link_count;
+    return count < LIBZMQ_MAX ? (int)count : LIBZMQ_MAX;
+}
+
+static int start(struct daemon *daemon)
+{
+    const struct config *config = daemon->config;
+    char err[256];
+    sigset_t set;
+    own_signals(&set);
+    daemon->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    daemon->waker = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    daemon->slots = calloc(config->chain_count, sizeof(*daemon->slots));
+    daemon->chains = calloc(config->chain_count, sizeof(struct chain *));
+    if (daemon->signals < 0 || daemon->waker < 0 || !daemon->slots || !daemon->chains)
+        return failed(daemon, "start-failed", NULL, strerror(errno));
+
+    if (runtime_open(&daemon->runtime, count_sockets(config), daemon->events, err, sizeof(err)) < 0)
+        return failed(daemon, "start-failed", NULL, err);
+    daemon->has_runtime = true;
+
+    if (open_chains(daemon) < 0)
+        return -1;
+    if (config->daemon.control[0]) {
+        struct control_scope scope = {
+            .runtime = &daemon->runtime,
+            .chains = daemon->chains,
+            .chain_count = config->chain_count,
+            .started_ms = daemon->started_ms,
+            .stop = stop_by_operator,
+            .context = daemon,
+        };
+        daemon->control = control_open(&config->daemon, &scope, err, sizeof(err));
+        if (!daemon->control)
+            return failed(daemon, "start-failed", NULL, err);
+    }
+    return start_chains(daemon);
+}
+
+/* Everything that start has got done, in reverse. */
+static void stop(struct daemon *daemon)
+{
+    if (daemon->control)
+        control_close(daemon->control);
+    for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)
+        if (daemon->chains[i])
+            chain_free(daemon->chains[i]);
+    if (daemon->has_runtime)
+        runtime_close(&daemon->runtime);
+    free(daemon->chains);
+    free(daemon->slots);
+    if (daemon->waker >= 0)
+        close(daemon->waker);
+    if (daemon->signals >= 0)
+        close(daemon->signals);
+}
+
+int daemon_run(const struct config *config)
+{
+    struct daemon daemon = {
+        .config = config,
+        .events = log_sink(),
+        .signals = -1,
+        .waker = -1,
+        .started_ms = clock_ms(),
+        .watchdog_ms = notify_watchdog_usec() / 1000 / 4,
+    };
+    if (log_open(config->daemon.log_level, config->daemon.log_format) < 0) {
+        failed(&daemon, "start-failed", NULL, "cannot start the log");
+        return EXIT_FAILURE;
+    }
+    EVENT(&daemon.events, EVENT_INFO, "starting", EVENT_TEXT("version", PROXYD_VERSION),
+          EVENT_TEXT("config", config->path));
+    if (start(&daemon) == 0) {
+        EVENT(&daemon.events, EVENT_INFO, "ready", EVENT_NUMBER("chains", (int64_t)config->chain_count),
+              EVENT_TEXT("control", config->daemon.control));
+        notify_send("READY=1");
+        tell_status(&daemon);
+        loop(&daemon);
+    } else {
+        daemon.status = EXIT_FAILURE;
+    }
+    stop(&daemon);
+    EVENT(&daemon.events, EVENT_INFO, "stopped", EVENT_NUMBER("status", daemon.status));
+    log_close();
+    return daemon.status;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Snapshots of chains as JSON; see report.h. Only reads.
+ */
+#include "proxyd/report.h"
+
+#include "proxies/dialect.h"
+#include "proxies/kinds.h"
+#include "proxyd/config.h"
+#include "proxyd/config_keys.h"
+
+#include <string.h>
+
+/* {reason: count} of those that have occurred. */
+static json_t *failed_json(const struct ledger *ledger)
+{
+    json_t *counts = json_object();
+    for (int i = 0; i < REASON_COUNT; i++)
+        if (ledger->failed[i] > 0)
+            json_object_set_new(counts, reason_info(i)->name, json_integer((json_int_t)ledger->failed[i]));
+    return counts;
+}
+
+static json_t *dropped_json(const struct ledger *ledger)
+{
+    json_t *counts = json_object();
+    for (int i = 0; i < DROP_COUNT; i++)
+        if (ledger->dropped[i] > 0)
+            json_object_set_new(counts, drop_name(i), json_integer((json_int_t)ledger->dropped[i]));
+    return counts;
+}
+
+static json_t *upstreams_json(const struct chain_stats *stats, bool is_full)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < stats->upstream_count; i++) {
+        const struct upstream_stats *upstream = &stats->upstreams[i];
+        json_t *row = json_pack("{s:s, s:s, s:s?}", "endpoint", upstream->endpoint, "state",
+                                upstream_state_name(upstream->state), "cause", upstream->cause);
+        if (row && is_full) {
+            json_object_set_new(row, "inflight", json_integer(upstream->inflight));
+            json_object_set_new(row, "connections", json_integer(upstream->connections));
+            json_object_set_new(row, "peer", upstream->peer ? json_string(upstream->peer) : json_null());
+        }
+        json_array_append_new(list, row);
+    }
+    return list;
+}
+
+static json_t *chain_json(struct chain *chain, bool is_full)
+{
+    struct chain_stats stats;
+    if (chain_stats(chain, &stats) < 0)
+        return NULL;
+    const struct chain_conf *conf = chain_conf(chain);
+    const struct ledger *ledger = &stats.ledger;
+    json_t *json = json_pack("{s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:I, s:I, s:I}",                //
+                             "name", conf->name, "kind", conf->kind->name,                             //
+                             "state", chain_state_name(stats.state),                                   //
+                             "accepted", (json_int_t)ledger->accepted,                                 //
+                             "delivered", (json_int_t)ledger->delivered,                               //
+                             "failed", failed_json(ledger), "dropped", dropped_json(ledger),           //
+                             "expired", (json_int_t)ledger->expired, "dead", (json_int_t)ledger->dead, //
+                             "queued", (json_int_t)ledger->queued, "inflight", (json_int_t)ledger->inflight);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } beside[] = {
+        {"queue_bytes", stats.queue_bytes}, {"retries", ledger->retries},
+        {"recreates", ledger->recreates},   {"redelivered", ledger->redelivered},
+        {"orphaned", ledger->orphaned},     {"malformed", ledger->dropped[DROP_MALFORMED]},
+        {"restored", ledger->restored},     {"stray", ledger->stray},
+        {"heartbeats", ledger->heartbeats}, {"slow_subscriber", ledger->slow_subscriber},
+    };
+    if (json) {
+        json_object_set_new(json, "oldest_ms",
+                            stats.oldest_ms < 0 ? json_null() : json_integer(stats.oldest_ms));
+        for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++)
+            json_object_set_new(json, beside[i].name, json_integer((json_int_t)beside[i].value));
+        json_object_set_new(json, "upstreams", upstreams_json(&stats, is_full));
+    }
+    chain_stats_close(&stats);
+    return json;
+}
+
+json_t *report_status(struct chain *const *chains, size_t chain_count, int64_t uptime_ms)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < chain_count; i++) {
+        json_t *chain = chain_json(chains[i], false);
+        if (!chain || json_array_append_new(list, chain) < 0) {
+            json_decref(list);
+            return NULL;
+        }
+    }
+    return json_pack("{s:s, s:I, s:o}", "version", PROXYD_VERSION, "uptime_ms", (json_int_t)uptime_ms,
+                     "chains", list);
+}
+
+static json_t *texts_json(const struct text_list *texts)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < texts->count; i++)
+        json_array_append_new(list, json_string(texts->items[i]));
+    return list;
+}
+
+static json_t *endpoints_json(const struct endpoint_list *endpoints)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < endpoints->count; i++)
+        json_array_append_new(list, json_string(endpoints->items[i].text));
+    return list;
+}
+
+/* The value of `key`, as a user writes it. */
+static json_t *value_json(const struct config_key *key, const struct chain_conf *conf)
+{
+    const void *field = (const char *)conf + key->offset;
+    char text[64];
+    switch (key->type) {
+    case CONFIG_TEXT:
+        return *(char *const *)field ? json_string(*(char *const *)field) : json_null();
+    case CONFIG_COUNT:
+        return json_integer(*(const int64_t *)field);
+    case CONFIG_TEXTS:
+        return texts_json(field);
+    case CONFIG_ENDPOINTS:
+        return endpoints_json(field);
+    default:
+        config_key_text(key, key->type == CONFIG_WORD ? *(const int *)field : *(const int64_t *)field, text,
+                        sizeof(text));
+        return json_string(text);
+    }
+}
+
+/* One group of the chain's configuration: the keys that its kind has. */
+static json_t *group_json(enum config_section section, const struct chain_conf *conf)
+{
+    json_t *group = json_object();
+    size_t count;
+    const struct config_key *keys = config_keys(&count);
+    for (size_t i = 0; i < count; i++)
+        if (keys[i].section == section && (keys[i].kinds & config_kind(conf->kind)) &&
+            keys[i].offset != CONFIG_NOWHERE && strcmp(keys[i].name, "password") != 0)
+            json_object_set_new(group, keys[i].name, value_json(&keys[i], conf));
+    return group;
+}
+
+json_t *report_chain(struct chain *chain)
+{
+    const struct chain_conf *conf = chain_conf(chain);
+    return json_pack("{s:{s:s, s:s, s:s, s:o, s:o, s:o}, s:o}", "config", "name", conf->name, "kind",
+                     conf->kind->name, "dialect", conf->dialect->name, "frontend",
+                     group_json(CONFIG_FRONTEND, conf), "backend", group_json(CONFIG_BACKEND, conf), "queue",
+                     group_json(CONFIG_QUEUE, conf), "status", chain_json(chain, true));
+}

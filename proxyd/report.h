@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What an operator is told, as JSON: the state of all chains, and everything about one. The words are those
+ * of the ledger and of the configuration file; passwords never appear.
+ */
+#ifndef PROXYD_PROXYD_REPORT_H
+#define PROXYD_PROXYD_REPORT_H
+
+#include "proxies/chain.h"
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* {"version", "uptime_ms", "chains": [...]}: state, counters and upstreams of each chain, in the order of the
+ * file. `failed` and `dropped` hold the reasons that have occurred. NULL when memory is short. */
+json_t *report_status(struct chain *const *chains, size_t chain_count, int64_t uptime_ms);
+
+/* {"config", "status"}: the configuration of one chain with every default filled in, and its part of the
+ * status with more about each upstream. NULL when memory is short. */
+json_t *report_chain(struct chain *chain);
+
+#endif
