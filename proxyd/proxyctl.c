@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * proxyctl: the command line. Asks a running proxyd over its control socket, or tries endpoints out by
+ * itself (tryout.c). What there is to ask stands in the table of commands.
+ */
+#include "proxyd/commands.h"
+#include "proxyd/config.h"
+#include "proxyd/config_keys.h"
+#include "proxyd/peer.h"
+#include "proxyd/render.h"
+#include "proxyd/tryout.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_PATH "/etc/proxyd/proxyd.conf"
+
+enum { STATUS_USAGE = 2, ANSWER_MS = 5000, PASSWORD_MAX = 255 };
+
+struct settings {
+    const char *config;
+    const char *socket; /* NULL = as the configuration says */
+    bool is_json;
+    const char *user;
+    const char *password_file;
+    int64_t timeout_ms;
+    int64_t delay_ms;
+    int64_t count;
+};
+
+static const struct option long_options[] = {
+    {"config", required_argument, NULL, 'c'},
+    {"socket", required_argument, NULL, 's'},
+    {"json", no_argument, NULL, 'j'},
+    {"user", required_argument, NULL, 'u'},
+    {"password-file", required_argument, NULL, 'p'},
+    {"timeout", required_argument, NULL, 't'},
+    {"delay", required_argument, NULL, 'd'},
+    {"count", required_argument, NULL, 'n'},
+    {"version", no_argument, NULL, 'V'},
+    {"help", no_argument, NULL, 'h'},
+    {0},
+};
+
+static void print_usage(FILE *out)
+{
+    fputs("usage: proxyctl [-c FILE] [-s ENDPOINT] [--json] COMMAND ...\n\n", out);
+    for (int id = 0; id < COMMAND_COUNT; id++) {
+        const struct command *command = command_info(id);
+        char synopsis[64];
+        snprintf(synopsis, sizeof(synopsis), "%s %s", command->name, command->arguments);
+        fprintf(out, "  %-30s %s\n", synopsis, command->help);
+    }
+    fputs(
+        "\n"
+        "  -c, --config FILE      where the control socket is looked up (default " DEFAULT_PATH ")\n"
+        "  -s, --socket ENDPOINT  the control socket itself\n"
+        "      --json             print what a program reads\n"
+        "      --timeout 5s       call, publish: how long to wait; 0 = for ever\n"
+        "      --user U --password-file F\n"
+        "                         call, subscribe: credentials\n"
+        "      --delay 0s         serve: wait so long before each answer\n"
+        "      --count N          subscribe: end after so many\n"
+        "  -V, --version; -h, --help\n"
+        "\n"
+        "Endpoints as in the configuration: serve and publish bind, call and subscribe connect; a leading @\n"
+        "forces bind, > forces connect. A frame that begins with - goes after --.\n"
+        "Exit status: 0 done, 1 refused or not answered, 2 bad usage or configuration.\n",
+        out);
+}
+
+static int complain(const char *what, const char *text)
+{
+    fprintf(stderr, "proxyctl: %s: %s\n", what, text);
+    return STATUS_USAGE;
+}
+
+/* A number as the configuration writes it: "250ms", "5s"; "0" is none. */
+static int parse(enum config_type type, const char *text, int64_t *number)
+{
+    return config_key_number(&(struct config_key){.type = type}, text, number) ? 0 : -1;
+}
+
+static int take_option(struct settings *settings, int option, const char *value)
+{
+    switch (option) {
+    case 'c':
+        settings->config = value;
+        return 0;
+    case 's':
+        settings->socket = value;
+        return 0;
+    case 'j':
+        settings->is_json = true;
+        return 0;
+    case 'u':
+        settings->user = value;
+        return 0;
+    case 'p':
+        settings->password_file = value;
+        return 0;
+    case 't':
+        return parse(CONFIG_DURATION, value, &settings->timeout_ms);
+    case 'd':
+        return parse(CONFIG_DURATION, value, &settings->delay_ms);
+    default:
+        return parse(CONFIG_COUNT, value, &settings->count);
+    }
+}
+
+/* The options that stand before the command, or (with its letters as `allowed`) those after it. Returns the
+ * index of the first argument, or -1 after a complaint. */
+static int take_options(struct settings *settings, int argc, char **argv, const char *shorts,
+                        const char *allowed)
+{
+    optind = 0; /* GNU: begin anew */
+    for (int option; (option = getopt_long(argc, argv, shorts, long_options, NULL)) != -1;) {
+        if (option == '?')
+            return -1;
+        if (option == 'V') {
+            puts("proxyctl " PROXYD_VERSION);
+            exit(fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+        }
+        if (option == 'h') {
+            print_usage(stdout);
+            exit(fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+        }
+        if (!strchr(allowed, option)) {
+            complain(argv[0], "takes no such option");
+            return -1;
+        }
+        if (take_option(settings, option, optarg) < 0) {
+            complain(optarg, "not a duration (\"250ms\", \"5s\") or count");
+            return -1;
+        }
+    }
+    return optind;
+}
+
+/* Where the daemon listens: given, or as its configuration says. NULL after a complaint; free it. */
+static char *control_endpoint(const struct settings *settings)
+{
+    if (settings->socket)
+        return strdup(settings->socket);
+    struct config_problems problems;
+    struct config *config = config_load_daemon(settings->config, &problems);
+    for (size_t i = 0; i < problems.count; i++)
+        fprintf(stderr, "%s\n", problems.lines[i]);
+    config_problems_close(&problems);
+    if (!config)
+        return NULL;
+    char *endpoint = NULL;
+    if (config->daemon.control[0])
+        endpoint = strdup(config->daemon.control);
+    else
+        complain(settings->config, "control is \"\": this daemon has no control socket");
+    config_free(config);
+    return endpoint;
+}
+
+/* One request and its answer as JSON. NULL after a complaint. */
+static json_t *ask(const char *endpoint, const char *method, const char *chain)
+{
+    char err[256];
+    struct peer *peer =
+        peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, sizeof(err));
+    if (!peer) {
+        complain(endpoint, err);
+        return NULL;
+    }
+    json_t *json = json_pack("{s:s, s:i, s:s, s:{s:s*}}", "jsonrpc", "2.0", "id", 1, "method", method,
+                             "params", "chain", chain);
+    char *text = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    struct message request, reply;
+    message_init(&request);
+    message_init(&reply);
+
+    int64_t deadline_ms = peer_clock_ms() + ANSWER_MS;
+    enum peer_result result = PEER_FAILED;
+    if (text && message_add_bytes(&request, text, strlen(text)) == 0) {
+        result = peer_await(peer, deadline_ms);
+        if (result == PEER_OK)
+            result = peer_send(peer, &request, deadline_ms);
+        if (result == PEER_OK)
+            result = peer_receive(peer, &reply, deadline_ms);
+    }
+    json = NULL;
+    if (result == PEER_OK) {
+        zmq_msg_t *frame = message_frame(&reply, 0);
+        json = json_loadb(zmq_msg_data(frame), zmq_msg_size(frame), 0, NULL);
+        if (!json)
+            complain(endpoint, "the answer is no JSON: is this a control socket?");
+    } else if (result == PEER_FAILED) {
+        fprintf(stderr, "proxyctl: %s: %s; is proxyd running?\n", endpoint, peer_cause(peer));
+    } else {
+        fprintf(stderr, "proxyctl: %s: proxyd does not answer within %d s\n", endpoint, ANSWER_MS / 1000);
+    }
+    message_close(&request);
+    message_close(&reply);
+    free(text);
+    peer_close(peer);
+    return json;
+}
+
+static void print_result(const struct settings *settings, enum command_id id, const json_t *result)
+{
+    bool has_colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+    if (settings->is_json) {
+        json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+        putchar('\n');
+    } else if (id == COMMAND_STATUS) {
+        render_status(stdout, result, has_colour);
+    } else if (id == COMMAND_SHOW) {
+        render_chain(stdout, result, has_colour);
+    }
+}
+
+static int run_remote(const struct settings *settings, enum command_id id, const char *chain)
+{
+    char *endpoint = control_endpoint(settings);
+    if (!endpoint)
+        return STATUS_USAGE;
+    json_t *answer = ask(endpoint, command_info(id)->name, chain);
+    const json_t *result = json_object_get(answer, "result");
+    const char *refusal = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
+    if (result)
+        print_result(settings, id, result);
+    else if (answer)
+        complain(command_info(id)->name, refusal ? refusal : "the answer is not JSON-RPC 2.0");
+    int status = result && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    json_decref(answer);
+    free(endpoint);
+    return status;
+}
+
+/* The password without its newline, as in the configuration. */
+static int read_password(const char *path, char *password)
+{
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return complain(path, strerror(errno));
+    size_t size = fread(password, 1, PASSWORD_MAX + 2, file);
+    fclose(file);
+    if (size > 0 && password[size - 1] == '\n')
+        size--;
+    password[size] = '\0';
+    return size > PASSWORD_MAX ? complain(path, "longer than 255 bytes") : 0;
+}
+
+static int run_here(const struct settings *settings, enum command_id id, char **arguments, int count)
+{
+    static int (*const commands[COMMAND_COUNT])(const struct tryout *) = {
+        [COMMAND_CALL] = tryout_call,
+        [COMMAND_SERVE] = tryout_serve,
+        [COMMAND_PUBLISH] = tryout_publish,
+        [COMMAND_SUBSCRIBE] = tryout_subscribe,
+    };
+    char password[PASSWORD_MAX + 3];
+    if (!settings->user != !settings->password_file)
+        return complain(command_info(id)->name, "--user and --password-file go together");
+    if (settings->password_file && read_password(settings->password_file, password) != 0)
+        return STATUS_USAGE;
+    const struct credentials credentials = {.username = (char *)settings->user, .password = password};
+    int status = commands[id](&(struct tryout){
+        .endpoint = arguments[0],
+        .words = arguments + 1,
+        .word_count = count - 1,
+        .credentials = settings->user ? &credentials : NULL,
+        .timeout_ms = settings->timeout_ms,
+        .delay_ms = settings->delay_ms,
+        .count = settings->count,
+        .is_json = settings->is_json,
+    });
+    explicit_bzero(password, sizeof(password));
+    return fflush(stdout) == 0 ? status : EXIT_FAILURE;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings = {.config = DEFAULT_PATH, .timeout_ms = ANSWER_MS};
+    int first = take_options(&settings, argc, argv, "+c:s:Vh", "csj");
+    if (first < 0)
+        return STATUS_USAGE;
+    if (first == argc) {
+        print_usage(stderr);
+        return STATUS_USAGE;
+    }
+    enum command_id id = command_find(argv[first]);
+    if (id == COMMAND_COUNT) {
+        complain(argv[first], "there is no such command; proxyctl -h lists them");
+        return STATUS_USAGE;
+    }
+    const struct command *command = command_info(id);
+    argc -= first;
+    argv += first;
+    first = take_options(&settings, argc, argv, "c:s:Vh", command->options);
+    if (first < 0)
+        return STATUS_USAGE;
+    int count = argc - first;
+    if (count < command->least_arguments ||
+        (command->most_arguments >= 0 && count > command->most_arguments)) {
+        fprintf(stderr, "usage: proxyctl %s %s\n", command->name, command->arguments);
+        return STATUS_USAGE;
+    }
+    if (command->is_remote)
+        return run_remote(&settings, id, command->takes_chain ? argv[first] : NULL);
+    return run_here(&settings, id, argv + first, count);
+}

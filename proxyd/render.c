@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * JSON -> tables; see render.h. Only prints.
+ */
+#include "proxyd/render.h"
+
+#include <stdint.h>
+#include <string.h>
+
+struct column {
+    const char *title;
+    const char *key; /* in a chain's status */
+    bool is_number;  /* aligned to the right */
+    bool is_rare;    /* shown only when it is not zero everywhere */
+};
+
+static const struct column columns[] = {
+    {"CHAIN", "name", .is_number = false},
+    {"KIND", "kind", .is_number = false},
+    {"STATE", "state", .is_number = false},
+    {"ACCEPTED", "accepted", .is_number = true},
+    {"DELIVERED", "delivered", .is_number = true},
+    {"FAILED", "failed", .is_number = true},
+    {"EXPIRED", "expired", .is_number = true, .is_rare = true},
+    {"DROPPED", "dropped", .is_number = true, .is_rare = true},
+    {"DEAD", "dead", .is_number = true, .is_rare = true},
+    {"QUEUED", "queued", .is_number = true},
+    {"INFLIGHT", "inflight", .is_number = true},
+    {"OLDEST", "oldest_ms", .is_number = true},
+};
+
+enum { COLUMN_COUNT = sizeof(columns) / sizeof(columns[0]) };
+
+/* Beside the sum; shown when not zero. */
+static const char *const beside[] = {"retries",  "recreates", "redelivered", "orphaned",
+                                     "restored", "stray",     "heartbeats",  "slow_subscriber"};
+
+static const char *text_of(const json_t *value)
+{
+    const char *text = json_string_value(value);
+    return text ? text : "-";
+}
+
+/* The number itself, or the sum of a map of reasons. */
+static json_int_t count_of(const json_t *value)
+{
+    json_int_t sum = json_integer_value(value);
+    const char *key;
+    json_t *item;
+    json_object_foreach((json_t *)value, key, item) sum += json_integer_value(item);
+    return sum;
+}
+
+/* Two units at most, as people say it. */
+static void duration_text(char *text, size_t size, json_int_t ms)
+{
+    json_int_t s = ms / 1000;
+    if (ms < 1000)
+        snprintf(text, size, "%lldms", (long long)ms);
+    else if (s < 60)
+        snprintf(text, size, "%lld.%llds", (long long)s, (long long)(ms % 1000 / 100));
+    else if (s < 3600)
+        snprintf(text, size, "%lldm%02llds", (long long)(s / 60), (long long)(s % 60));
+    else if (s < 86400)
+        snprintf(text, size, "%lldh%02lldm", (long long)(s / 3600), (long long)(s / 60 % 60));
+    else
+        snprintf(text, size, "%lldd%02lldh", (long long)(s / 86400), (long long)(s / 3600 % 24));
+}
+
+static void cell_text(char *text, size_t size, const struct column *column, const json_t *chain)
+{
+    const json_t *value = json_object_get(chain, column->key);
+    if (!column->is_number)
+        snprintf(text, size, "%s", text_of(value));
+    else if (!json_is_integer(value) && !json_is_object(value))
+        snprintf(text, size, "-");
+    else if (strcmp(column->key, "oldest_ms") == 0)
+        duration_text(text, size, json_integer_value(value));
+    else
+        snprintf(text, size, "%lld", (long long)count_of(value));
+}
+
+/* Green, yellow or red for a state word. */
+static const char *colour_of(const char *state)
+{
+    if (strcmp(state, "up") == 0)
+        return "\033[32m";
+    return strcmp(state, "down") == 0 ? "\033[31m" : "\033[33m";
+}
+
+static void print_state(FILE *out, const char *state, int width, bool has_colour)
+{
+    fprintf(out, "%s%-*s%s", has_colour ? colour_of(state) : "", width, state, has_colour ? "\033[0m" : "");
+}
+
+/* "  failed: timeout 2, unavailable 1" */
+static void print_reasons(FILE *out, const char *title, const json_t *counts)
+{
+    const char *separator = "", *key;
+    json_t *item;
+    if (json_object_size(counts) == 0)
+        return;
+    fprintf(out, "  %s: ", title);
+    json_object_foreach((json_t *)counts, key, item)
+    {
+        fprintf(out, "%s%s %lld", separator, key, (long long)json_integer_value(item));
+        separator = ", ";
+    }
+    fputc('\n', out);
+}
+
+static void print_beside(FILE *out, const json_t *chain)
+{
+    json_t *counts = json_object();
+    for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++) {
+        json_t *value = json_object_get(chain, beside[i]);
+        if (json_integer_value(value) != 0)
+            json_object_set(counts, beside[i], value);
+    }
+    print_reasons(out, "also", counts);
+    json_decref(counts);
+}
+
+static void print_upstreams(FILE *out, const json_t *upstreams, bool has_colour)
+{
+    size_t index;
+    json_t *upstream;
+    int width = 0;
+    json_array_foreach((json_t *)upstreams, index, upstream)
+    {
+        int length = (int)strlen(text_of(json_object_get(upstream, "endpoint")));
+        width = length > width ? length : width;
+    }
+    json_array_foreach((json_t *)upstreams, index, upstream)
+    {
+        const json_t *cause = json_object_get(upstream, "cause"), *peer = json_object_get(upstream, "peer");
+        fprintf(out, "  %-*s  ", width, text_of(json_object_get(upstream, "endpoint")));
+        print_state(out, text_of(json_object_get(upstream, "state")), 0, has_colour);
+        if (json_is_string(cause))
+            fprintf(out, ", %s", text_of(cause));
+        if (json_object_get(upstream, "connections"))
+            fprintf(out, ", %lld connected, %lld in flight",
+                    (long long)json_integer_value(json_object_get(upstream, "connections")),
+                    (long long)json_integer_value(json_object_get(upstream, "inflight")));
+        if (json_is_string(peer))
+            fprintf(out, ", %s", text_of(peer));
+        fputc('\n', out);
+    }
+}
+
+/* How wide each column must be; 0 = not shown. */
+static void measure(const json_t *chains, int *widths)
+{
+    for (int i = 0; i < COLUMN_COUNT; i++) {
+        const struct column *column = &columns[i];
+        bool is_shown = !column->is_rare;
+        widths[i] = (int)strlen(column->title);
+        size_t index;
+        json_t *chain;
+        json_array_foreach((json_t *)chains, index, chain)
+        {
+            char text[128];
+            cell_text(text, sizeof(text), column, chain);
+            widths[i] = (int)strlen(text) > widths[i] ? (int)strlen(text) : widths[i];
+            is_shown = is_shown || count_of(json_object_get(chain, column->key)) != 0;
+        }
+        widths[i] = is_shown ? widths[i] : 0;
+    }
+}
+
+static void print_row(FILE *out, const json_t *chain, const int *widths, bool has_colour)
+{
+    const char *separator = "";
+    for (int i = 0; i < COLUMN_COUNT; i++) {
+        char text[128];
+        if (widths[i] == 0)
+            continue;
+        if (chain)
+            cell_text(text, sizeof(text), &columns[i], chain);
+        else
+            snprintf(text, sizeof(text), "%s", columns[i].title);
+        fputs(separator, out);
+        if (strcmp(columns[i].key, "state") == 0)
+            print_state(out, text, widths[i], has_colour && chain);
+        else
+            fprintf(out, columns[i].is_number ? "%*s" : "%-*s", widths[i], text);
+        separator = "  ";
+    }
+    fputc('\n', out);
+}
+
+static void print_chains(FILE *out, const json_t *chains, bool has_colour)
+{
+    int widths[COLUMN_COUNT];
+    measure(chains, widths);
+    print_row(out, NULL, widths, has_colour);
+    size_t index;
+    json_t *chain;
+    json_array_foreach((json_t *)chains, index, chain)
+    {
+        print_row(out, chain, widths, has_colour);
+        print_upstreams(out, json_object_get(chain, "upstreams"), has_colour);
+        print_reasons(out, "failed", json_object_get(chain, "failed"));
+        print_reasons(out, "dropped", json_object_get(chain, "dropped"));
+        print_beside(out, chain);
+    }
+}
+
+void render_status(FILE *out, const json_t *status, bool has_colour)
+{
+    char uptime[32];
+    duration_text(uptime, sizeof(uptime), json_integer_value(json_object_get(status, "uptime_ms")));
+    fprintf(out, "proxyd %s, up %s\n\n", text_of(json_object_get(status, "version")), uptime);
+    print_chains(out, json_object_get(status, "chains"), has_colour);
+}
+
+static void print_value(FILE *out, const json_t *value)
+{
+    if (json_is_array(value)) {
+        size_t index;
+        json_t *item;
+        json_array_foreach((json_t *)value, index, item)
+            fprintf(out, "%s%s", index > 0 ? ", " : "", text_of(item)[0] ? text_of(item) : "\"\"");
+    } else if (json_is_integer(value)) {
+        fprintf(out, "%lld", (long long)json_integer_value(value));
+    } else {
+        fputs(text_of(value), out);
+    }
+    fputc('\n', out);
+}
+
+/* One group of the configuration: the plain keys, then the groups inside it. */
+static void print_group(FILE *out, const char *title, const json_t *group)
+{
+    const char *key;
+    json_t *value;
+    fprintf(out, "%s\n", title);
+    json_object_foreach((json_t *)group, key, value)
+    {
+        if (json_is_object(value))
+            continue;
+        fprintf(out, "  %-16s ", key);
+        print_value(out, value);
+    }
+    json_object_foreach((json_t *)group, key, value)
+    {
+        if (json_is_object(value))
+            print_group(out, key, value);
+    }
+}
+
+void render_chain(FILE *out, const json_t *chain, bool has_colour)
+{
+    print_group(out, "chain", json_object_get(chain, "config"));
+    fputc('\n', out);
+    json_t *chains = json_array();
+    json_array_append(chains, json_object_get(chain, "status"));
+    print_chains(out, chains, has_colour);
+    json_decref(chains);
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The daemon's reports (report.h) as text that a person likes to read. Takes JSON as it came over the control
+ * socket: what is missing or of another type is shown as "-".
+ */
+#ifndef PROXYD_PROXYD_RENDER_H
+#define PROXYD_PROXYD_RENDER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+/* A table with a row for each chain, its upstreams and its reasons below it. */
+void render_status(FILE *out, const json_t *status, bool has_colour);
+
+/* One chain: its configuration, then its part of the status. */
+void render_chain(FILE *out, const json_t *chain, bool has_colour);
+
+#endif
