@@ -23,7 +23,7 @@ static void check_field(struct zap_bytes field, const uint8_t *data, size_t size
 
 FUZZ_TARGET(fuzz_zap_frames)
 {
-    struct zap_bytes frames[FRAMES_MAX];
+    struct zap_bytes frames[FRAMES_MAX] = {{NULL, 0}};
     struct zap_request request;
     size_t count = 0;
     for (size_t at = 0; at < size && count < FRAMES_MAX; count++) {
