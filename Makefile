@@ -5,7 +5,7 @@ PREFIX   ?= /usr/local
 B        ?= build
 CFLAGS   ?= -O2 -g
 Q        := $(if $(V),,@)
-PACKAGES := libzmq libsodium jansson libconfig
+PACKAGES := libzmq libsodium sqlite3 jansson libconfig
 HAVE     := $(shell pkg-config --exists $(PACKAGES) 2>/dev/null && echo yes)
 
 CPPFLAGS += -D_GNU_SOURCE -DPROXYD_VERSION='"$(VERSION)"' -I.

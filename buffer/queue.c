@@ -8,7 +8,10 @@
  */
 #include "buffer/queue_ops.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
 
 enum { POOL_MAX = 1024 }; /* half a megabyte a chain */
 
@@ -40,6 +43,8 @@ void queue_free(struct queue *queue)
 {
     if (!queue)
         return;
+    if (queue->ops->release)
+        queue->ops->release(queue);
     LIST_EACH_SAFE (link, next, &queue->ages) {
         list_remove(&AGED(link)->link);
         list_append(&queue->pool, &AGED(link)->link);
@@ -72,8 +77,13 @@ struct queue_item *queue_item_new(struct queue *queue)
     item->connection = 0;
     item->hint = 0;
     item->call = NULL;
+    item->owner = 0;
     item->bytes = 0;
     item->slot = 0;
+    item->attempts_kept = 0;
+    item->op = NULL;
+    memset(item->secret, 0, sizeof item->secret);
+    item->reason[0] = 0;
     message_init(&item->envelope);
     message_init(&item->body);
     list_init(&item->link);
@@ -206,15 +216,38 @@ static void leave_place(struct queue *queue, struct queue_item *item)
         list_remove(&item->link);
     if (place == QUEUE_LEASED)
         queue->leased_count--;
+    if (place == QUEUE_WAITING) {
+        queue->waiting_count--;
+        queue->waiting_bytes -= item->bytes;
+    }
     if (place == QUEUE_WAITING || place == QUEUE_RETRYING)
         not_idle_any_more(queue, item);
 }
 
-/* `item` is no longer queued or in flight. */
-static void leave_bounds(struct queue *queue, struct queue_item *item)
+static void enter_ages(struct queue *queue, struct queue_item *item)
+{
+    queue->held++;
+    insert_by_age(queue, item);
+}
+
+static void leave_ages(struct queue *queue, struct queue_item *item)
 {
     list_remove(&item->age);
     queue->held--;
+}
+
+static void enter_waiting(struct queue *queue, struct queue_item *item)
+{
+    item->place = QUEUE_WAITING;
+    list_append(&queue->waiting, &item->link);
+    queue->waiting_count++;
+    queue->waiting_bytes += item->bytes;
+    now_idle(queue, item);
+}
+
+/* `item` is no longer queued or in flight. */
+static void leave_bounds(struct queue *queue, const struct queue_item *item)
+{
     queue->live--;
     queue->live_bytes -= item->bytes;
 }
@@ -241,12 +274,11 @@ enum queue_result queue_put(struct queue *queue, struct queue_item *item)
             return result;
     }
     queue->last_id++;
-    queue->held++;
     queue->live++;
     queue->live_bytes += item->bytes;
     item->place = QUEUE_STAGED;
     list_append(&queue->staged, &item->link);
-    insert_by_age(queue, item);
+    enter_ages(queue, item);
     return QUEUE_TAKEN;
 }
 
@@ -259,9 +291,50 @@ void queue_commit(struct queue *queue)
 void queue_set_waiting(struct queue *queue, struct queue_item *item)
 {
     list_remove(&item->link);
-    item->place = QUEUE_WAITING;
-    list_append(&queue->waiting, &item->link);
+    enter_waiting(queue, item);
+}
+
+void queue_set_away(struct queue *queue, struct queue_item *item)
+{
+    list_remove(&item->link);
+    leave_ages(queue, item);
+    item->place = QUEUE_AWAY;
+}
+
+bool queue_bring_back(struct queue *queue, struct queue_item *item)
+{
+    if (!heap_reserve(queue))
+        return false;
+    enter_ages(queue, item);
+    enter_waiting(queue, item);
+    return true;
+}
+
+bool queue_revive(struct queue *queue, struct queue_item *item)
+{
+    if (!heap_reserve(queue))
+        return false;
+    queue->dead_count--;
+    queue->dead_bytes -= item->bytes;
+    queue->live++;
+    queue->live_bytes += item->bytes;
+    enter_ages(queue, item);
+    item->place = QUEUE_RETRYING;
+    item->retry_ms = INT64_MIN;
+    item->attempts = 0;
+    heap_add(queue, item);
     now_idle(queue, item);
+    return true;
+}
+
+bool queue_can_take(const struct queue *queue)
+{
+    return !queue->ops->can_take || queue->ops->can_take(queue);
+}
+
+int queue_fd(const struct queue *queue)
+{
+    return queue->ops->fd ? queue->ops->fd(queue) : -1;
 }
 
 struct queue_item *queue_next_stored(struct queue *queue, bool *is_stored)
@@ -290,7 +363,7 @@ struct queue_item *queue_lease(struct queue *queue, int64_t now_ms)
         return NULL;
     else if (!list_is_empty(&queue->waiting))
         item = ITEM(list_first(&queue->waiting));
-    if (!item)
+    if (!item || (queue->ops->may_lease && !queue->ops->may_lease(queue)))
         return NULL;
     leave_place(queue, item);
     item->place = QUEUE_LEASED;
@@ -309,6 +382,7 @@ void queue_ack(struct queue *queue, struct queue_item *item, const struct messag
     if (queue->ops->gone)
         queue->ops->gone(queue, item, reply);
     leave_place(queue, item);
+    leave_ages(queue, item);
     leave_bounds(queue, item);
     queue_item_free(queue, item);
 }
@@ -326,40 +400,50 @@ void queue_nack(struct queue *queue, struct queue_item *item, int64_t retry_ms)
 
 void queue_remove(struct queue *queue, struct queue_item *item)
 {
-    bool is_dead = item->place == QUEUE_DEAD;
+    bool is_away = item->place == QUEUE_AWAY;
     if (queue->ops->gone)
         queue->ops->gone(queue, item, NULL);
     leave_place(queue, item);
-    if (is_dead) {
-        queue->dead_count--;
-        queue->dead_bytes -= item->bytes;
-    } else {
-        leave_bounds(queue, item);
-    }
+    if (!is_away)
+        leave_ages(queue, item);
+    leave_bounds(queue, item);
     queue_item_free(queue, item);
 }
 
-static bool has_too_many_dead(const struct queue *queue)
+bool queue_has_too_many_dead(const struct queue *queue)
 {
     const struct queue_limits *limits = &queue->limits;
     return (limits->max_messages && queue->dead_count > limits->max_messages) ||
            (limits->max_bytes && queue->dead_bytes > limits->max_bytes);
 }
 
-void queue_bury(struct queue *queue, struct queue_item *item, const char *reason)
+static void remove_dead(struct queue *queue, struct queue_item *item)
 {
     leave_place(queue, item);
+    queue->dead_count--;
+    queue->dead_bytes -= item->bytes;
+    queue_item_free(queue, item);
+}
+
+void queue_bury(struct queue *queue, struct queue_item *item, const char *reason)
+{
+    snprintf(item->reason, sizeof item->reason, "%s", reason);
+    leave_place(queue, item);
+    leave_ages(queue, item);
     leave_bounds(queue, item);
+    queue->dead_count++;
+    queue->dead_bytes += item->bytes;
+    if (queue->ops->bury) {
+        queue->ops->bury(queue, item);
+        queue_item_free(queue, item);
+        return;
+    }
     message_close(&item->envelope);
     item->call = NULL;
     item->place = QUEUE_DEAD;
     list_append(&queue->dead, &item->link);
-    queue->dead_count++;
-    queue->dead_bytes += item->bytes;
-    if (queue->ops->buried)
-        queue->ops->buried(queue, item, reason);
-    while (has_too_many_dead(queue)) {
-        queue_remove(queue, ITEM(list_first(&queue->dead)));
+    while (queue_has_too_many_dead(queue)) {
+        remove_dead(queue, ITEM(list_first(&queue->dead)));
         queue->dead_dropped++;
     }
 }
@@ -382,4 +466,171 @@ void queue_stats(const struct queue *queue, struct queue_stats *stats)
     };
     if (queue->ops->stats)
         queue->ops->stats(queue, stats);
+}
+
+/* ---- tickets ---- */
+
+void queue_random(struct queue *queue, unsigned char secret[QUEUE_SECRET_BYTES])
+{
+    if (queue->random_left == 0) {
+        size_t got = 0;
+        while (got < sizeof queue->random) { /* blocks only before the kernel ever had entropy */
+            ssize_t size = getrandom(queue->random + got, sizeof queue->random - got, 0);
+            if (size > 0)
+                got += (size_t)size;
+        }
+        queue->random_left = sizeof queue->random;
+    }
+    queue->random_left -= QUEUE_SECRET_BYTES;
+    memcpy(secret, queue->random + queue->random_left, QUEUE_SECRET_BYTES);
+    memset(queue->random + queue->random_left, 0, QUEUE_SECRET_BYTES);
+}
+
+uint64_t queue_owner(const char *name)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a: names are given by the administrator */
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+    return hash ? hash : 1;
+}
+
+void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_TICKET_BYTES])
+{
+    static const unsigned char none[QUEUE_SECRET_BYTES];
+    if (memcmp(item->secret, none, sizeof none) == 0)
+        queue_random(queue, item->secret);
+    int length = snprintf(text, QUEUE_TICKET_BYTES, "%016llx", (unsigned long long)item->id);
+    for (int i = 0; i < QUEUE_SECRET_BYTES; i++)
+        length += snprintf(text + length, QUEUE_TICKET_BYTES - (size_t)length, "%02x", item->secret[i]);
+}
+
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool read_ticket(const void *text, size_t size, unsigned char bytes[8 + QUEUE_SECRET_BYTES])
+{
+    const char *at = text;
+    if (size != QUEUE_TICKET_BYTES - 1)
+        return false;
+    for (size_t i = 0; i < size; i += 2) {
+        int high = hex_digit(at[i]), low = hex_digit(at[i + 1]);
+        if (high < 0 || low < 0)
+            return false;
+        bytes[i / 2] = (unsigned char)(high << 4 | low);
+    }
+    return true;
+}
+
+void queue_find_ticket(struct queue *queue, const void *text, size_t size, uint64_t owner,
+                       queue_ticket_fn *tell, void *context)
+{
+    unsigned char bytes[8 + QUEUE_SECRET_BYTES];
+    if (!queue->ops->find_ticket || !read_ticket(text, size, bytes)) {
+        tell(context, true, QUEUE_TICKET_UNKNOWN, NULL, NULL);
+        return;
+    }
+    uint64_t id = 0;
+    for (int i = 0; i < 8; i++)
+        id = id << 8 | bytes[i];
+    queue->ops->find_ticket(queue, id, bytes + 8, owner, tell, context);
+}
+
+/* ---- for operators ---- */
+
+struct queue_item *queue_find(const struct queue *queue, uint64_t id)
+{
+    LIST_EACH (link, &queue->ages)
+        if (AGED(link)->id == id)
+            return AGED(link);
+    return NULL;
+}
+
+static struct queue_item *find_dead(const struct queue *queue, uint64_t id)
+{
+    LIST_EACH (link, &queue->dead)
+        if (ITEM(link)->id == id)
+            return ITEM(link);
+    return NULL;
+}
+
+static struct queue_item *dead_or_aged(struct list *link, bool is_dead)
+{
+    return is_dead ? ITEM(link) : AGED(link);
+}
+
+void queue_page(struct queue *queue, bool is_dead, uint64_t from_id, uint32_t max, bool with_bodies,
+                queue_page_fn *tell, void *context)
+{
+    if (queue->ops->page) {
+        queue->ops->page(queue, is_dead, from_id, max, with_bodies, tell, context);
+        return;
+    }
+    struct queue_entry *entries = calloc(max ? max : 1, sizeof *entries);
+    size_t count = 0;
+    uint64_t next_id = 0;
+    const struct list *items = is_dead ? &queue->dead : &queue->ages;
+    for (struct list *link = items->next; entries && link != items; link = link->next) {
+        const struct queue_item *item = dead_or_aged(link, is_dead);
+        if (item->id < from_id)
+            continue;
+        size_t at = count; /* nearly always the end: ages are almost in the order of ids */
+        while (at > 0 && entries[at - 1].id > item->id)
+            at--;
+        if (at == max) {
+            next_id = next_id == 0 || item->id < next_id ? item->id : next_id;
+            continue;
+        }
+        if (count == max)
+            next_id = entries[--count].id;
+        memmove(&entries[at + 1], &entries[at], (count - at) * sizeof *entries);
+        entries[at] = (struct queue_entry){.id = item->id,
+                                           .bytes = item->bytes,
+                                           .taken_ms = item->taken_ms,
+                                           .attempts = item->attempts,
+                                           .place = item->place,
+                                           .reason = item->reason,
+                                           .body = with_bodies ? &item->body : NULL};
+        count++;
+    }
+    tell(context, entries != NULL, entries, count, next_id);
+    free(entries);
+}
+
+void queue_drop(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
+{
+    if (queue->ops->drop)
+        queue->ops->drop(queue, id, tell, context);
+    else
+        tell(context, true, false);
+}
+
+void queue_drop_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
+{
+    if (queue->ops->drop_dead) {
+        queue->ops->drop_dead(queue, id, tell, context);
+        return;
+    }
+    struct queue_item *item = find_dead(queue, id);
+    if (item)
+        remove_dead(queue, item);
+    tell(context, true, item != NULL);
+}
+
+void queue_retry_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
+{
+    if (queue->ops->retry_dead) {
+        queue->ops->retry_dead(queue, id, tell, context);
+        return;
+    }
+    struct queue_item *item = find_dead(queue, id);
+    bool is_revived = item && queue_has_room(queue, item->bytes);
+    if (is_revived) {
+        list_remove(&item->link);
+        is_revived = queue_revive(queue, item);
+        if (!is_revived)
+            list_append(&queue->dead, &item->link);
+    }
+    tell(context, true, is_revived);
 }

@@ -16,6 +16,22 @@
  *
  * One thread owns a queue and makes all calls. No call blocks: what a disk must do is done by the store
  * thread, which wakes the owner. All times are monotonic milliseconds given by the caller.
+ *
+ * How a loop uses a queue, whatever its store. It waits for queue_fd() to be readable, besides its sockets
+ * and its deadlines. In each turn:
+ *
+ *     take messages:      while queue_can_take(): queue_item_new, fill, queue_put
+ *     answer for them:    while queue_next_stored(): ack, or answer store-failed and queue_remove
+ *                         (queue_next_stored also takes in whatever else the store has answered, and makes
+ *                         the callbacks of the questions below; so it is called in each turn)
+ *     deliver:            while there is room in the window: queue_lease
+ *     the last call:      queue_commit
+ *
+ * A disk queue keeps only its head in memory. An item that queue_next_stored gave out may be AWAY: on the
+ * medium only. Then the pointer is good until the next call of queue_next_stored or queue_commit, unless its
+ * envelope was left in it: such an item stays, without its body, and is the same one again when its turn
+ * comes. No lease may come although something is queued, while more is read or while many deletes wait for
+ * their commit: queue_fd() tells when to try again.
  */
 #ifndef PROXYD_BUFFER_QUEUE_H
 #define PROXYD_BUFFER_QUEUE_H
@@ -38,7 +54,17 @@ struct queue_limits {
     bool is_ordered;    /* an item waiting for its retry holds back everything behind it */
 };
 
-enum queue_place { QUEUE_NOWHERE, QUEUE_STAGED, QUEUE_WAITING, QUEUE_RETRYING, QUEUE_LEASED, QUEUE_DEAD };
+enum queue_place {
+    QUEUE_NOWHERE,
+    QUEUE_STAGED,
+    QUEUE_WAITING,
+    QUEUE_RETRYING,
+    QUEUE_LEASED,
+    QUEUE_DEAD,
+    QUEUE_AWAY, /* waiting, on the medium only */
+};
+
+enum { QUEUE_SECRET_BYTES = 16, QUEUE_REASON_BYTES = 32, QUEUE_TICKET_BYTES = 49 };
 
 struct queue_item {
     uint64_t id;             /* rising in the order of put, never reused by this queue */
@@ -55,10 +81,15 @@ struct queue_item {
     struct message body;     /* what is delivered */
     uint32_t hint;           /* the backend's: where the last attempt went */
     void *call;              /* the backend's while LEASED */
+    uint64_t owner;          /* who may ask for its ticket (queue_owner); 0: whoever has it */
     struct list link;        /* the queue's, as all below: its place */
     struct list age;         /* all that is queued or in flight, oldest first */
     size_t bytes;            /* what it counts for, fixed when put */
     uint32_t slot;           /* RETRYING: where in the heap */
+    uint32_t attempts_kept;  /* as the medium has them */
+    struct store_op *op;     /* STAGED on disk: its write */
+    unsigned char secret[QUEUE_SECRET_BYTES];
+    char reason[QUEUE_REASON_BYTES]; /* DEAD */
 };
 
 struct queue_stats {
@@ -66,7 +97,8 @@ struct queue_stats {
     uint64_t inflight;     /* leased */
     uint64_t dead;         /* dead letters now listed */
     uint64_t bytes;        /* of queued and inflight */
-    uint64_t restored;     /* brought back by the store at open */
+    uint64_t restored;     /* brought back by the store at open: queued, dead, or found damaged since */
+    uint64_t damaged;      /* lost or set aside by the store since open: no longer queued */
     uint64_t dead_dropped; /* dead letters let go, oldest first, because these too reached the bounds */
     int64_t oldest_ms;     /* taken_ms of the oldest queued or inflight item; -1 when there is none */
 };
@@ -79,6 +111,30 @@ enum queue_result {
 
 /* A queue in memory. NULL when memory is short. */
 struct queue *queue_memory_new(const struct queue_limits *limits);
+
+struct store;
+
+struct queue_disk_conf {
+    const char *name; /* the chain's: what the store has under this name comes back */
+    struct queue_limits limits;
+    uint32_t window;         /* in flight at most: so many may have been when the last run was killed */
+    int64_t sync_ms;         /* 0: an ack means synced. Else it means written, and synced so much later */
+    int64_t keep_replies_ms; /* 0: replies are not kept */
+    int64_t now_ms;
+};
+
+/* A queue in `store`, with all that is there under its name. Waits for the store thread; call it before the
+ * owner's loop runs. NULL with the reason in `err`. */
+struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf *conf, char *err,
+                              size_t err_bytes);
+
+/* Readable when queue_next_stored or queue_lease may have something new; -1 when that never happens by
+ * itself. */
+int queue_fd(const struct queue *queue);
+
+/* Whether a put may succeed as far as the store is concerned. When not, stop taking: messages left on the
+ * wire hold their senders back. queue_fd() tells when to look again. */
+bool queue_can_take(const struct queue *queue);
 
 /* Releases the queue and every item in it; what a durable store has on its medium stays there. */
 void queue_free(struct queue *queue);
@@ -119,15 +175,74 @@ void queue_ack(struct queue *queue, struct queue_item *item, const struct messag
 /* A leased item goes back, before everything not yet sent, not to be leased before `retry_ms`. */
 void queue_nack(struct queue *queue, struct queue_item *item, int64_t retry_ms);
 
-/* An item in any place is gone for good: failed, expired or dropped. The owner has already answered. */
+/* An item in any place but DEAD is gone for good: failed, expired or dropped. The owner has already answered. */
 void queue_remove(struct queue *queue, struct queue_item *item);
 
-/* A leased item becomes a dead letter with this one-word reason (at most 31 bytes are kept). Dead letters
- * stand beside the bounds of the queue and keep within the same ones by themselves: the oldest make room. */
+/* A leased item becomes a dead letter with this one-word reason (at most 31 bytes are kept): from then on it is
+ * known by its id only. Dead letters stand beside the bounds of the queue and keep within the same ones by
+ * themselves: the oldest make room. */
 void queue_bury(struct queue *queue, struct queue_item *item, const char *reason);
 
 /* When the next RETRYING item is due; INT64_MAX when there is none. */
 int64_t queue_next_retry_ms(const struct queue *queue);
+
+/* ---- tickets ---- */
+
+enum queue_ticket {
+    QUEUE_TICKET_UNKNOWN,
+    QUEUE_TICKET_PENDING,
+    QUEUE_TICKET_DONE,
+    QUEUE_TICKET_DEAD,
+    QUEUE_TICKET_EXPIRED
+};
+
+/* Stands for a user name; never 0. */
+uint64_t queue_owner(const char *name);
+
+/* The ticket of an item that was put, printable, with its end. */
+void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_TICKET_BYTES]);
+
+/* `reply` for DONE, `reason` for DEAD, for the time of the call. is_ok false: the store cannot tell now. */
+typedef void queue_ticket_fn(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
+                             const char *reason);
+
+/* Asks what became of a ticket: `size` bytes at `text`, whatever they are. A queue in memory knows none. */
+void queue_find_ticket(struct queue *queue, const void *text, size_t size, uint64_t owner,
+                       queue_ticket_fn *tell, void *context);
+
+/* ---- for operators. The answers come during the call or from a later queue_next_stored; when the queue is
+ * freed before, never. ---- */
+
+struct queue_entry {
+    uint64_t id;
+    size_t bytes;
+    int64_t taken_ms;
+    uint32_t attempts;
+    enum queue_place place;
+    const char *reason;         /* DEAD */
+    const struct message *body; /* NULL unless asked for */
+};
+
+typedef void queue_page_fn(void *context, bool is_ok, const struct queue_entry *entries, size_t count,
+                           uint64_t next_id);
+typedef void queue_done_fn(void *context, bool is_ok, bool was_there);
+
+/* Asks for what is queued or in flight (or for dead letters), by id from `from_id` on, at most `max`.
+ * `next_id` is where the next page begins, 0 after the last. */
+void queue_page(struct queue *queue, bool is_dead, uint64_t from_id, uint32_t max, bool with_bodies,
+                queue_page_fn *tell, void *context);
+
+/* An item in memory by its id, in any place but DEAD; NULL when there is none. Takes as long as there are
+ * items. */
+struct queue_item *queue_find(const struct queue *queue, uint64_t id);
+
+/* Drops a message that queue_find does not find: those in memory are for queue_remove. */
+void queue_drop(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context);
+
+/* Drops a dead letter, or queues it again, its attempts forgotten, before everything not yet sent. A retry
+ * that the bounds do not allow now is answered with was_there false. */
+void queue_drop_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context);
+void queue_retry_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context);
 
 void queue_stats(const struct queue *queue, struct queue_stats *stats);
 

@@ -1,10 +1,15 @@
-/* links: buffer/message.c buffer/queue.c buffer/queue_memory.c */
+/* links: buffer/message.c buffer/queue.c buffer/queue_memory.c buffer/queue_disk.c */
+/* links: buffer/store.c buffer/store_file.c buffer/store_mark.c buffer/crc32c.c tests/unit/scratch.c */
 /* SPDX-License-Identifier: MIT
  *
  * One suite for every store behind buffer/queue.h: places, order, bounds, ages and counters.
  */
 #include "buffer/queue.h"
 
+#include "buffer/store.h"
+#include "tests/unit/scratch.h"
+
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,10 +29,44 @@ static struct queue *open_memory(const struct queue_limits *limits)
     return queue;
 }
 
+static struct scratch scratch;
+static struct store *disk;
+
+static int open_store(void **state)
+{
+    (void)state;
+    char err[256];
+    scratch_make(&scratch);
+    disk = store_open(&(struct store_conf){.directory = scratch.path}, err, sizeof err);
+    return disk ? 0 : -1;
+}
+
+static int close_store(void **state)
+{
+    (void)state;
+    store_close(disk);
+    scratch_remove(&scratch);
+    return 0;
+}
+
+/* Each test has a chain of its own in one store. */
+static struct queue *open_disk(const struct queue_limits *limits)
+{
+    static int chain;
+    char name[32], err[256];
+    snprintf(name, sizeof name, "chain-%d", chain++);
+    struct queue *queue =
+        queue_disk_open(disk, &(struct queue_disk_conf){.name = name, .limits = *limits}, err, sizeof err);
+    assert_non_null(queue);
+    return queue;
+}
+
 /* What the suite is run on. */
-static struct store {
+static struct candidate {
     const char *name;
     struct queue *(*open)(const struct queue_limits *limits);
+    int steps; /* of the long tests */
+    CMFixtureFunction set_up, tear_down;
 } * store;
 
 static struct queue *open_queue(uint64_t max_messages, uint64_t max_bytes, bool is_ordered)
@@ -45,14 +84,37 @@ static struct queue_item *item_of(struct queue *queue, const char *text, int64_t
     return item;
 }
 
+/* Waits until the store has something to say; at once where it never has. */
+static void wait_store(struct queue *queue)
+{
+    queue_commit(queue);
+    if (queue_fd(queue) >= 0)
+        assert_true(poll(&(struct pollfd){.fd = queue_fd(queue), .events = POLLIN}, 1, 10000) == 1);
+}
+
 /* The next item whose put has ended, waiting for the store where there is something to wait for. */
 static struct queue_item *wait_stored(struct queue *queue)
 {
     bool is_stored = false;
-    queue_commit(queue);
     struct queue_item *item = queue_next_stored(queue, &is_stored);
-    assert_non_null(item);
+    while (!item) {
+        wait_store(queue);
+        item = queue_next_stored(queue, &is_stored);
+    }
     assert_true(is_stored);
+    return item;
+}
+
+/* The next item to deliver, when there must be one: a store may have to catch up first. */
+static struct queue_item *lease(struct queue *queue, int64_t now_ms)
+{
+    bool is_stored;
+    struct queue_item *item = queue_lease(queue, now_ms);
+    while (!item) {
+        wait_store(queue);
+        assert_null(queue_next_stored(queue, &is_stored));
+        item = queue_lease(queue, now_ms);
+    }
     return item;
 }
 
@@ -94,6 +156,40 @@ static void assert_counts(const struct queue *queue, uint64_t queued, uint64_t i
     assert_int_equal(stats.dead, dead);
 }
 
+/* Lets the store do what it does by itself until as many dead letters are left. */
+static void wait_dead(struct queue *queue, uint64_t count)
+{
+    bool is_stored;
+    while (stats_of(queue).dead != count) {
+        wait_store(queue);
+        assert_null(queue_next_stored(queue, &is_stored));
+    }
+}
+
+struct outcome {
+    bool is_answered, is_ok, was_there;
+};
+
+static void note_outcome(void *context, bool is_ok, bool was_there)
+{
+    *(struct outcome *)context = (struct outcome){true, is_ok, was_there};
+}
+
+/* Whether an operator's change of one message was made. */
+static bool was_done(struct queue *queue, void (*change)(struct queue *, uint64_t, queue_done_fn *, void *),
+                     uint64_t id)
+{
+    struct outcome outcome = {0};
+    bool is_stored;
+    change(queue, id, note_outcome, &outcome);
+    while (!outcome.is_answered) {
+        wait_store(queue);
+        assert_null(queue_next_stored(queue, &is_stored));
+    }
+    assert_true(outcome.is_ok);
+    return outcome.was_there;
+}
+
 static void queue_starts_empty(void **state)
 {
     (void)state;
@@ -117,7 +213,7 @@ static void queue_delivers_in_the_order_of_put(void **state)
     for (int i = 0; i < 300; i++) {
         char text[16];
         snprintf(text, sizeof text, "%d", i);
-        struct queue_item *item = queue_lease(queue, FOREVER);
+        struct queue_item *item = lease(queue, FOREVER);
         assert_body(item, text);
         assert_true(item->id > last_id);
         last_id = item->id;
@@ -204,7 +300,7 @@ static void queue_refuses_when_full_of_messages(void **state)
     assert_body(item, "c");
     assert_int_equal(item->taken_ms, 3);
     assert_counts(queue, 2, 0, 0);
-    queue_ack(queue, queue_lease(queue, FOREVER), NULL);
+    queue_ack(queue, lease(queue, FOREVER), NULL);
     assert_int_equal(queue_put(queue, item), QUEUE_TAKEN);
     queue_free(queue);
 }
@@ -344,13 +440,15 @@ static void queue_remove_works_in_every_place(void **state)
     struct queue_item *leased = queue_lease(queue, 0), *retrying = queue_lease(queue, 0),
                       *dead = queue_lease(queue, 0), *waiting = queue_oldest(queue);
     queue_nack(queue, retrying, 5);
+    uint64_t dead_id = dead->id;
     queue_bury(queue, dead, "refused");
     assert_counts(queue, 2, 1, 1);
     queue_remove(queue, leased);
     queue_remove(queue, retrying);
     queue_remove(queue, waiting);
     assert_counts(queue, 0, 0, 1);
-    queue_remove(queue, dead);
+    assert_true(was_done(queue, queue_drop_dead, dead_id));
+    assert_false(was_done(queue, queue_drop_dead, dead_id));
     assert_counts(queue, 0, 0, 0);
     assert_int_equal(stats_of(queue).bytes, 0);
     assert_null(queue_lease(queue, FOREVER));
@@ -380,9 +478,9 @@ static void queue_lets_the_oldest_dead_letters_go_and_counts_them(void **state)
     for (int i = 0; i < 10; i++) {
         put(queue, "x", i);
         queue_bury(queue, queue_lease(queue, 0), "refused");
+        wait_dead(queue, i < 3 ? i + 1 : 3);
         struct queue_stats stats = stats_of(queue);
         assert_int_equal(stats.dead + stats.dead_dropped, i + 1);
-        assert_true(stats.dead <= 3);
     }
     assert_int_equal(stats_of(queue).dead_dropped, 7);
     queue_free(queue);
@@ -396,8 +494,153 @@ static void queue_bounds_dead_letters_by_bytes_too(void **state)
         put(queue, "1234", i);
         queue_bury(queue, queue_lease(queue, 0), "refused");
     }
-    assert_counts(queue, 0, 0, 2);
+    wait_dead(queue, 2);
     assert_int_equal(stats_of(queue).dead_dropped, 2);
+    queue_free(queue);
+}
+
+static void queue_retries_a_dead_letter_before_anything_not_yet_sent(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue(0, 0, true);
+    put_many(queue, 3, 0);
+    struct queue_item *item = queue_lease(queue, 0);
+    uint64_t id = item->id;
+    item->attempts = 3;
+    queue_nack(queue, item, 0);
+    queue_bury(queue, queue_lease(queue, 0), "refused");
+    assert_body(queue_lease(queue, 0), "1");
+    assert_true(was_done(queue, queue_retry_dead, id));
+    assert_false(was_done(queue, queue_retry_dead, id));
+    assert_counts(queue, 2, 1, 0);
+    item = lease(queue, 0);
+    assert_body(item, "0");
+    assert_int_equal(item->id, id);
+    assert_int_equal(item->attempts, 0);
+    assert_body(queue_lease(queue, 0), "2");
+    queue_free(queue);
+}
+
+static void queue_retries_no_dead_letter_beyond_its_bounds(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue(1, 0, false);
+    struct queue_item *item = put(queue, "a", 0);
+    uint64_t id = item->id;
+    queue_bury(queue, queue_lease(queue, 0), "refused");
+    item = put(queue, "b", 0);
+    assert_false(was_done(queue, queue_retry_dead, id));
+    queue_remove(queue, item);
+    assert_true(was_done(queue, queue_retry_dead, id));
+    queue_free(queue);
+}
+
+struct pages {
+    uint64_t ids[64], next_id;
+    size_t count;
+    char bodies[64][8];
+    char reason[32];
+    bool is_answered;
+};
+
+static void note_page(void *context, bool is_ok, const struct queue_entry *entries, size_t count,
+                      uint64_t next_id)
+{
+    struct pages *pages = context;
+    assert_true(is_ok);
+    for (size_t i = 0; i < count; i++) {
+        pages->ids[pages->count] = entries[i].id;
+        if (entries[i].body) {
+            zmq_msg_t *frame = message_frame(entries[i].body, 0);
+            memcpy(pages->bodies[pages->count], zmq_msg_data(frame), zmq_msg_size(frame));
+        }
+        if (entries[i].reason)
+            snprintf(pages->reason, sizeof pages->reason, "%s", entries[i].reason);
+        pages->count++;
+    }
+    pages->next_id = next_id;
+    pages->is_answered = true;
+}
+
+static void turn_pages(struct queue *queue, bool is_dead, uint32_t max, struct pages *pages)
+{
+    bool is_stored;
+    memset(pages, 0, sizeof *pages);
+    do {
+        pages->is_answered = false;
+        queue_page(queue, is_dead, pages->next_id, max, true, note_page, pages);
+        while (!pages->is_answered) {
+            wait_store(queue);
+            assert_null(queue_next_stored(queue, &is_stored));
+        }
+    } while (pages->next_id != 0);
+}
+
+static void queue_lists_what_it_holds_page_by_page(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue(0, 0, false);
+    struct pages pages;
+    turn_pages(queue, false, 4, &pages);
+    assert_int_equal(pages.count, 0);
+    put_many(queue, 10, 0);
+    queue_nack(queue, queue_lease(queue, 0), 100);
+    queue_lease(queue, 0);
+    for (uint32_t max = 1; max <= 11; max++) {
+        turn_pages(queue, false, max, &pages);
+        assert_int_equal(pages.count, 10);
+        for (int i = 0; i < 10; i++) {
+            char text[16];
+            snprintf(text, sizeof text, "%d", i);
+            assert_string_equal(pages.bodies[i], text);
+        }
+    }
+    queue_free(queue);
+}
+
+static void queue_lists_dead_letters_with_their_reason(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue(0, 0, false);
+    put_many(queue, 3, 0);
+    queue_bury(queue, queue_lease(queue, 0), "timeout");
+    struct pages pages;
+    turn_pages(queue, true, 5, &pages);
+    assert_int_equal(pages.count, 1);
+    assert_string_equal(pages.bodies[0], "0");
+    assert_string_equal(pages.reason, "timeout");
+    turn_pages(queue, false, 5, &pages);
+    assert_int_equal(pages.count, 2);
+    queue_free(queue);
+}
+
+static void queue_finds_items_by_id(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue(0, 0, false);
+    struct queue_item *item = put(queue, "x", 0);
+    assert_ptr_equal(queue_find(queue, item->id), item);
+    assert_null(queue_find(queue, item->id + 1));
+    uint64_t id = item->id;
+    queue_remove(queue, item);
+    assert_null(queue_find(queue, id));
+    assert_false(was_done(queue, queue_drop, id));
+    queue_free(queue);
+}
+
+static void queue_tickets_are_printable_and_differ(void **state)
+{
+    (void)state;
+    struct queue *queue = open_queue(0, 0, false);
+    char first[QUEUE_TICKET_BYTES], again[QUEUE_TICKET_BYTES], second[QUEUE_TICKET_BYTES];
+    struct queue_item *item = put(queue, "x", 0);
+    queue_ticket(queue, item, first);
+    queue_ticket(queue, item, again);
+    queue_ticket(queue, put(queue, "x", 0), second);
+    assert_string_equal(first, again);
+    assert_string_not_equal(first + 16, second + 16);
+    assert_int_equal(strlen(first), QUEUE_TICKET_BYTES - 1);
+    assert_int_equal(strspn(first, "0123456789abcdef"), QUEUE_TICKET_BYTES - 1);
     queue_free(queue);
 }
 
@@ -423,14 +666,15 @@ static void queue_freed_with_items_everywhere_leaks_nothing(void **state)
 static void queue_agrees_with_a_simple_model(void **state)
 {
     (void)state;
-    enum { MAX = 64, STEPS = 20000 };
+    enum { MAX = 64 };
+    const int steps = store->steps;
     for (int is_ordered = 0; is_ordered < 2; is_ordered++) {
         struct queue *queue = open_queue(MAX, 0, is_ordered);
         struct queue_item *live[MAX];
         int count = 0;
         unsigned random = 12345;
         int64_t now_ms = 0;
-        for (int step = 0; step < STEPS; step++) {
+        for (int step = 0; step < steps; step++) {
             random = random * 1103515245u + 12345u;
             unsigned choice = random >> 16 & 7, pick = random >> 20;
             struct queue_item *due = NULL, *first = NULL, *retry = NULL, *oldest = NULL;
@@ -462,7 +706,7 @@ static void queue_agrees_with_a_simple_model(void **state)
                 struct queue_item *expected = is_ordered && retry ? (retry->retry_ms <= now_ms ? retry : NULL)
                                               : due               ? due
                                                                   : first;
-                assert_ptr_equal(queue_lease(queue, now_ms), expected);
+                assert_ptr_equal(expected ? lease(queue, now_ms) : queue_lease(queue, now_ms), expected);
             } else if (count > 0) {
                 int at = (int)(pick % (unsigned)count);
                 struct queue_item *item = live[at];
@@ -482,7 +726,7 @@ static void queue_agrees_with_a_simple_model(void **state)
     }
 }
 
-static int run_on(struct store *candidate)
+static int run_on(struct candidate *candidate)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queue_starts_empty),
@@ -504,15 +748,22 @@ static int run_on(struct store *candidate)
         cmocka_unit_test(queue_keeps_dead_letters_beside_its_bounds),
         cmocka_unit_test(queue_lets_the_oldest_dead_letters_go_and_counts_them),
         cmocka_unit_test(queue_bounds_dead_letters_by_bytes_too),
+        cmocka_unit_test(queue_retries_a_dead_letter_before_anything_not_yet_sent),
+        cmocka_unit_test(queue_retries_no_dead_letter_beyond_its_bounds),
+        cmocka_unit_test(queue_lists_what_it_holds_page_by_page),
+        cmocka_unit_test(queue_lists_dead_letters_with_their_reason),
+        cmocka_unit_test(queue_finds_items_by_id),
+        cmocka_unit_test(queue_tickets_are_printable_and_differ),
         cmocka_unit_test(queue_freed_with_items_everywhere_leaks_nothing),
         cmocka_unit_test(queue_agrees_with_a_simple_model),
     };
     store = candidate;
-    return cmocka_run_group_tests_name(candidate->name, tests, NULL, NULL);
+    return cmocka_run_group_tests_name(candidate->name, tests, candidate->set_up, candidate->tear_down);
 }
 
 int main(void)
 {
-    static struct store memory = {"queue in memory", open_memory};
-    return run_on(&memory);
+    static struct candidate in_memory = {"queue in memory", open_memory, 20000, NULL, NULL};
+    static struct candidate on_disk = {"queue on disk", open_disk, 2000, open_store, close_store};
+    return run_on(&in_memory) + run_on(&on_disk);
 }

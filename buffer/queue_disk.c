@@ -1,0 +1,663 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A queue whose items are rows of a store (buffer/store.h). Keeps in memory what is being stored, what is
+ * being delivered and a bounded head of what waits; the rest is AWAY, on disk only, all of it behind that
+ * head.
+ *
+ *     id:    ... LEASED, RETRYING, WAITING ... | away_from ... AWAY ... | STAGED, answered but not given out
+ * |
+ *
+ * Owns the operations that it has not yet handed over and the answers that it has not yet given out. Answers
+ * come in the order in which the store committed, so that whatever was shed before a page arrives is in it.
+ */
+#include "buffer/queue_ops.h"
+#include "buffer/store.h"
+#include "buffer/store_ops.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    HEAD_MESSAGES = 1024, /* waiting in memory */
+    HEAD_BYTES = 4 << 20,
+    STAGED_MESSAGES = 8192, /* on their way to the disk */
+    STAGED_BYTES = 16 << 20,
+    UNSETTLED_MAX = 64, /* deliveries whose delete is not committed: each may be repeated after a crash */
+    REVIVED_MAX = 1024, /* dead letters brought back at a time */
+    OPEN_WAIT_MS = 60000,
+    PAGE_MAX_BYTES = 4 << 20,
+};
+
+struct queue_disk {
+    struct queue base;
+    struct store_port *port;
+    struct list outgoing; /* for the next commit */
+    unsigned outgoing_lazy;
+    struct list answered; /* received, not yet dealt with */
+    size_t staged_count, staged_bytes;
+    uint64_t away_from; /* the first id on disk only; 0: none is */
+    uint64_t away, away_bytes;
+    int64_t away_taken_ms; /* of about the oldest one */
+    bool is_loading;
+    bool is_sending;
+    bool is_held_back; /* a lease was refused until deletes are committed */
+    bool keeps_replies;
+    struct queue_item *shed; /* given out, to be let go at the next call */
+    struct list shells;      /* AWAY items that stay because of their envelope, by id */
+    int64_t clock_offset;    /* store's clock - owner's clock */
+    uint64_t restored, damaged, revived;
+};
+
+#define DISK(queue)     ((struct queue_disk *)(queue))
+#define OP(list_link)   LIST_ENTRY(list_link, struct store_op, link)
+#define ITEM(list_link) LIST_ENTRY(list_link, struct queue_item, link)
+
+static struct store_op *send(struct queue_disk *disk, enum store_op_kind kind, uint64_t id, size_t data_bytes)
+{
+    struct store_op *op = store_op_new(kind, id, data_bytes);
+    if (op)
+        list_append(&disk->outgoing, &op->link);
+    return op;
+}
+
+/* An operation that nobody waits for. When memory is too short for it the medium keeps what it has: a message
+ * may then be delivered once more after a restart. */
+static struct store_op *send_lazy(struct queue_disk *disk, enum store_op_kind kind, uint64_t id,
+                                  size_t data_bytes)
+{
+    struct store_op *op = send(disk, kind, id, data_bytes);
+    disk->outgoing_lazy += op != NULL;
+    return op;
+}
+
+static void hand_over(struct queue_disk *disk)
+{
+    if (list_is_empty(&disk->outgoing))
+        return;
+    store_submit(disk->port, &disk->outgoing);
+    disk->outgoing_lazy = 0;
+}
+
+/* ---- in ---- */
+
+static bool disk_can_take(const struct queue *queue)
+{
+    const struct queue_disk *disk = (const struct queue_disk *)queue;
+    return store_is_usable(disk->port) && disk->staged_count < STAGED_MESSAGES &&
+           disk->staged_bytes < STAGED_BYTES;
+}
+
+static enum queue_result disk_put(struct queue *queue, struct queue_item *item)
+{
+    struct queue_disk *disk = DISK(queue);
+    size_t flat_bytes = message_flat_bytes(&item->body);
+    if (!disk_can_take(queue) || flat_bytes > STORE_MESSAGE_MAX)
+        return QUEUE_BROKEN;
+    struct store_op *op = send(disk, STORE_OP_PUT, item->id, flat_bytes);
+    if (!op)
+        return QUEUE_BROKEN;
+    queue_random(queue, item->secret);
+    message_flatten(&item->body, op->data);
+    op->row.bytes = item->bytes;
+    op->row.taken = item->taken_ms + disk->clock_offset;
+    op->row.attempts = item->attempts_kept = item->attempts;
+    op->row.owner = item->owner;
+    memcpy(op->row.secret, item->secret, sizeof op->row.secret);
+    op->context[0] = item;
+    item->op = op;
+    disk->staged_count++;
+    disk->staged_bytes += flat_bytes;
+    return QUEUE_TAKEN;
+}
+
+/* Lets go of the item that was given out last, if it is away and nobody left an envelope in it. */
+static void let_go(struct queue_disk *disk)
+{
+    struct queue_item *item = disk->shed;
+    disk->shed = NULL;
+    if (!item)
+        return;
+    message_close(&item->body);
+    if (item->envelope.count > 0)
+        list_append(&disk->shells, &item->link);
+    else
+        queue_item_free(&disk->base, item);
+}
+
+static bool head_has_room(const struct queue_disk *disk)
+{
+    return disk->base.waiting_count < HEAD_MESSAGES && disk->base.waiting_bytes < HEAD_BYTES;
+}
+
+/* The end of a put: the item to give out, NULL when it was removed meanwhile. */
+static struct queue_item *end_put(struct queue_disk *disk, struct store_op *op, bool *is_stored)
+{
+    struct queue_item *item = op->context[0];
+    disk->staged_count--;
+    disk->staged_bytes -= op->row.flat_bytes;
+    *is_stored = op->is_done;
+    if (!item) {
+        if (op->is_done) {
+            struct store_op *undo = send_lazy(disk, STORE_OP_DELETE, op->row.id, 0);
+            if (undo)
+                undo->is_far = true;
+        }
+        return NULL;
+    }
+    item->op = NULL;
+    if (!op->is_done) {
+        list_remove(&item->link); /* STAGED, but no longer on its way */
+    } else if (disk->away_from == 0 && head_has_room(disk)) {
+        queue_set_waiting(&disk->base, item);
+    } else {
+        if (disk->away_from == 0) {
+            disk->away_from = item->id;
+            disk->away_taken_ms = item->taken_ms;
+        }
+        disk->away++;
+        disk->away_bytes += item->bytes;
+        queue_set_away(&disk->base, item);
+        disk->shed = item;
+    }
+    return item;
+}
+
+/* ---- back from the disk ---- */
+
+static void lose(struct queue_disk *disk, uint64_t count, uint64_t bytes)
+{
+    disk->damaged += count;
+    disk->away -= count;
+    disk->away_bytes -= bytes;
+    disk->base.live -= count;
+    disk->base.live_bytes -= bytes;
+}
+
+/* The item for a row: its shell, if it has one, else a new one. */
+static struct queue_item *item_for(struct queue_disk *disk, uint64_t id)
+{
+    LIST_EACH (link, &disk->shells) {
+        struct queue_item *shell = ITEM(link);
+        if (shell->id == id) {
+            list_remove(&shell->link);
+            return shell;
+        }
+        if (shell->id > id)
+            break;
+    }
+    return queue_item_new(&disk->base);
+}
+
+static struct queue_item *item_of_row(struct queue_disk *disk, const struct store_row *row)
+{
+    struct queue_item *item = item_for(disk, row->id);
+    if (!item)
+        return NULL;
+    if (message_unflatten(&item->body, row->flat, row->flat_bytes) != 0) {
+        queue_item_free(&disk->base, item);
+        return NULL;
+    }
+    item->id = row->id;
+    item->bytes = row->bytes;
+    item->taken_ms = row->taken - disk->clock_offset;
+    item->attempts = item->attempts_kept = row->attempts;
+    item->was_sent = row->attempts > 0;
+    item->owner = row->owner;
+    memcpy(item->secret, row->secret, sizeof item->secret);
+    return item;
+}
+
+static void end_load(struct queue_disk *disk, struct store_op *op)
+{
+    disk->is_loading = false;
+    if (op->has_failed)
+        return;
+    uint64_t stop = UINT64_MAX; /* items from here on have not been given out yet */
+    if (!list_is_empty(&disk->base.staged))
+        stop = ITEM(list_first(&disk->base.staged))->id;
+    disk->away_from = op->next < stop ? op->next : 0;
+    LIST_EACH (link, &op->rows) {
+        struct store_found *found = LIST_ENTRY(link, struct store_found, link);
+        if (found->row.id >= stop)
+            break;
+        if (found->is_damaged) {
+            lose(disk, 1, 0);
+            continue;
+        }
+        struct queue_item *item = item_of_row(disk, &found->row);
+        if (!item || !queue_bring_back(&disk->base, item)) {
+            if (item)
+                queue_item_free(&disk->base, item);
+            disk->away_from = found->row.id; /* memory is short: again later */
+            return;
+        }
+        disk->away--;
+        disk->away_bytes -= item->bytes;
+        disk->away_taken_ms = item->taken_ms;
+    }
+    if (disk->away_from == 0 && (disk->away > 0 || disk->away_bytes > 0)) /* that was all: the rest is lost */
+        lose(disk, disk->away, disk->away_bytes);
+}
+
+static void load_more(struct queue_disk *disk)
+{
+    const struct queue *base = &disk->base;
+    if (disk->away_from == 0 || disk->is_loading || base->waiting_count > HEAD_MESSAGES / 2 ||
+        base->waiting_bytes > HEAD_BYTES / 2)
+        return;
+    struct store_op *op = send(disk, STORE_OP_LOAD, disk->away_from, 0);
+    if (!op)
+        return;
+    op->count = HEAD_MESSAGES - (uint32_t)base->waiting_count;
+    op->max_bytes = HEAD_BYTES - base->waiting_bytes;
+    disk->is_loading = true;
+}
+
+/* ---- answers to questions ---- */
+
+static void end_page(struct queue_disk *disk, struct store_op *op)
+{
+    queue_page_fn *tell;
+    memcpy(&tell, &op->context[0], sizeof tell);
+    size_t room = 1, count = 0;
+    LIST_EACH (link, &op->rows)
+        room++;
+    struct queue_entry *entries = calloc(room, sizeof *entries);
+    struct message *bodies = calloc(room, sizeof *bodies);
+    bool is_ok = entries && bodies && !op->has_failed;
+    LIST_EACH (link, &op->rows) {
+        const struct store_found *found = LIST_ENTRY(link, struct store_found, link);
+        const struct store_row *row = &found->row;
+        if (!is_ok || found->is_damaged)
+            continue;
+        bool is_dead = op->kind == STORE_OP_PAGE_DEAD;
+        const struct queue_item *item = is_dead ? NULL : queue_find(&disk->base, row->id);
+        entries[count] = (struct queue_entry){.id = row->id,
+                                              .bytes = row->bytes,
+                                              .taken_ms = row->taken - disk->clock_offset,
+                                              .attempts = item ? item->attempts : row->attempts,
+                                              .place = is_dead ? QUEUE_DEAD
+                                                       : item  ? item->place
+                                                               : QUEUE_AWAY,
+                                              .reason = row->reason};
+        if (op->is_far) { /* with bodies */
+            is_ok = message_unflatten(&bodies[count], row->flat, row->flat_bytes) == 0;
+            entries[count].body = &bodies[count];
+        }
+        count++;
+    }
+    tell(op->context[1], is_ok, entries, is_ok ? count : 0, is_ok ? op->next : 0);
+    for (size_t i = 0; bodies && i < count; i++)
+        message_close(&bodies[i]);
+    free(bodies);
+    free(entries);
+}
+
+static void end_ticket(struct store_op *op)
+{
+    queue_ticket_fn *tell;
+    memcpy(&tell, &op->context[0], sizeof tell);
+    struct message reply;
+    message_init(&reply);
+    bool is_ok = !op->has_failed;
+    struct list *found = list_first(&op->rows);
+    if (is_ok && found) {
+        const struct store_row *row = &LIST_ENTRY(found, struct store_found, link)->row;
+        is_ok = message_unflatten(&reply, row->flat, row->flat_bytes) == 0;
+    }
+    tell(op->context[1], is_ok, (enum queue_ticket)op->ticket,
+         op->ticket == STORE_TICKET_DONE ? &reply : NULL,
+         op->ticket == STORE_TICKET_DEAD ? op->row.reason : NULL);
+    message_close(&reply);
+}
+
+static void end_change(struct queue_disk *disk, struct store_op *op)
+{
+    queue_done_fn *tell;
+    memcpy(&tell, &op->context[0], sizeof tell);
+    struct queue *base = &disk->base;
+    bool is_done = op->is_done;
+    struct list *found = list_first(&op->rows);
+    if (op->kind == STORE_OP_DROP && is_done) {
+        disk->away--;
+        disk->away_bytes -= op->bytes;
+        base->live--;
+        base->live_bytes -= op->bytes;
+    } else if (op->kind == STORE_OP_DROP_DEAD && is_done) {
+        base->dead_count--;
+        base->dead_bytes -= op->bytes;
+    } else if (op->kind == STORE_OP_RETRY_DEAD) {
+        disk->revived--;
+        struct queue_item *item =
+            is_done && found ? item_of_row(disk, &LIST_ENTRY(found, struct store_found, link)->row) : NULL;
+        if (item && !queue_revive(base, item)) {
+            queue_item_free(base, item); /* memory is short: queued on disk, delivered after a restart */
+            is_done = false;
+        }
+    }
+    tell(op->context[1], !op->has_failed, is_done);
+}
+
+static void end_trim(struct queue_disk *disk, struct store_op *op)
+{
+    if (!op->is_done)
+        return;
+    disk->base.dead_count -= op->count;
+    disk->base.dead_bytes -= op->bytes;
+    disk->base.dead_dropped += op->count;
+}
+
+static void end_question(struct queue_disk *disk, struct store_op *op)
+{
+    switch (op->kind) {
+    case STORE_OP_LOAD:
+        end_load(disk, op);
+        break;
+    case STORE_OP_PAGE:
+    case STORE_OP_PAGE_DEAD:
+        end_page(disk, op);
+        break;
+    case STORE_OP_FIND:
+        end_ticket(op);
+        break;
+    case STORE_OP_DROP:
+    case STORE_OP_DROP_DEAD:
+    case STORE_OP_RETRY_DEAD:
+        end_change(disk, op);
+        break;
+    case STORE_OP_TRIM_DEAD:
+        end_trim(disk, op);
+        break;
+    default:
+        break;
+    }
+}
+
+static struct queue_item *disk_next_stored(struct queue *queue, bool *is_stored)
+{
+    struct queue_disk *disk = DISK(queue);
+    let_go(disk);
+    if (list_is_empty(&disk->answered))
+        store_receive(disk->port, &disk->answered);
+    struct queue_item *item = NULL;
+    for (struct list *link; !item && (link = list_first(&disk->answered));) {
+        struct store_op *op = OP(link);
+        list_remove(link);
+        if (op->kind == STORE_OP_PUT)
+            item = end_put(disk, op, is_stored);
+        else
+            end_question(disk, op);
+        store_op_free(op);
+    }
+    return item;
+}
+
+static void disk_commit(struct queue *queue)
+{
+    struct queue_disk *disk = DISK(queue);
+    let_go(disk);
+    load_more(disk);
+    hand_over(disk);
+    if (disk->is_held_back)
+        store_wake_below(disk->port, UNSETTLED_MAX);
+}
+
+/* ---- out ---- */
+
+static bool disk_may_lease(struct queue *queue)
+{
+    struct queue_disk *disk = DISK(queue);
+    if (!disk->is_sending)
+        disk->is_sending = send(disk, STORE_OP_SENDING, 0, 0) != NULL;
+    disk->is_held_back = disk->outgoing_lazy + store_unsettled(disk->port) >= UNSETTLED_MAX;
+    return !disk->is_held_back;
+}
+
+static void disk_gone(struct queue *queue, struct queue_item *item, const struct message *reply)
+{
+    struct queue_disk *disk = DISK(queue);
+    if (item->place == QUEUE_STAGED) {
+        if (item->op)
+            item->op->context[0] = NULL;
+        return; /* deleted when its write is answered, or not there at all */
+    }
+    if (item->place == QUEUE_AWAY) {
+        disk->away--;
+        disk->away_bytes -= item->bytes;
+        if (disk->shed == item)
+            disk->shed = NULL;
+    }
+    bool keeps = reply && disk->keeps_replies;
+    struct store_op *op = keeps ? send_lazy(disk, STORE_OP_REPLY, item->id, message_flat_bytes(reply))
+                                : send_lazy(disk, STORE_OP_DELETE, item->id, 0);
+    if (!op)
+        return;
+    op->is_far = item->place == QUEUE_AWAY;
+    if (keeps) {
+        message_flatten(reply, op->data);
+        op->bytes = reply->bytes;
+    }
+}
+
+static void disk_nacked(struct queue *queue, struct queue_item *item)
+{
+    if (item->attempts == item->attempts_kept)
+        return;
+    struct store_op *op = send_lazy(DISK(queue), STORE_OP_ATTEMPTS, item->id, 0);
+    if (op)
+        op->count = item->attempts_kept = item->attempts;
+}
+
+static void disk_bury(struct queue *queue, struct queue_item *item)
+{
+    struct queue_disk *disk = DISK(queue);
+    struct store_op *op = send_lazy(disk, STORE_OP_BURY, item->id, 0);
+    if (op) {
+        op->count = item->attempts;
+        memcpy(op->row.reason, item->reason, sizeof op->row.reason);
+    }
+    if (queue_has_too_many_dead(queue))
+        send(disk, STORE_OP_TRIM_DEAD, 0, 0);
+}
+
+/* ---- questions ---- */
+
+_Static_assert(sizeof(void *) == sizeof(queue_done_fn *), "a function pointer fits where a pointer does");
+
+static void disk_page(struct queue *queue, bool is_dead, uint64_t from_id, uint32_t max, bool with_bodies,
+                      queue_page_fn *tell, void *context)
+{
+    struct queue_disk *disk = DISK(queue);
+    uint64_t first = disk->base.last_id >> STORE_SEQUENCE_BITS << STORE_SEQUENCE_BITS;
+    struct store_op *op =
+        send(disk, is_dead ? STORE_OP_PAGE_DEAD : STORE_OP_PAGE, from_id > first ? from_id : first, 0);
+    if (!op) {
+        tell(context, false, NULL, 0, 0);
+        return;
+    }
+    op->count = max;
+    op->max_bytes = PAGE_MAX_BYTES;
+    op->is_far = with_bodies;
+    memcpy(&op->context[0], &tell, sizeof tell);
+    op->context[1] = context;
+}
+
+static void change(struct queue *queue, enum store_op_kind kind, uint64_t id, queue_done_fn *tell,
+                   void *context)
+{
+    bool is_ours = id >> STORE_SEQUENCE_BITS == queue->last_id >> STORE_SEQUENCE_BITS;
+    struct store_op *op = is_ours ? send(DISK(queue), kind, id, 0) : NULL;
+    if (!op) {
+        tell(context, !is_ours, false);
+        return;
+    }
+    op->is_far = true;
+    memcpy(&op->context[0], &tell, sizeof tell);
+    op->context[1] = context;
+}
+
+static void disk_drop(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
+{
+    if (DISK(queue)->away_from == 0 || id < DISK(queue)->away_from)
+        tell(context, true, false); /* all there is is in memory */
+    else
+        change(queue, STORE_OP_DROP, id, tell, context);
+}
+
+static void disk_drop_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
+{
+    change(queue, STORE_OP_DROP_DEAD, id, tell, context);
+}
+
+static void disk_retry_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
+{
+    struct queue_disk *disk = DISK(queue);
+    if (disk->revived + queue->retrying_count >= REVIVED_MAX || !queue_has_room(queue, 0)) {
+        tell(context, true, false);
+        return;
+    }
+    disk->revived++;
+    change(queue, STORE_OP_RETRY_DEAD, id, tell, context);
+}
+
+static void disk_find_ticket(struct queue *queue, uint64_t id, const unsigned char *secret, uint64_t owner,
+                             queue_ticket_fn *tell, void *context)
+{
+    bool is_ours = id >> STORE_SEQUENCE_BITS == queue->last_id >> STORE_SEQUENCE_BITS;
+    struct store_op *op = is_ours ? send(DISK(queue), STORE_OP_FIND, id, 0) : NULL;
+    if (!op) {
+        tell(context, !is_ours, QUEUE_TICKET_UNKNOWN, NULL, NULL);
+        return;
+    }
+    op->row.owner = owner;
+    memcpy(op->row.secret, secret, sizeof op->row.secret);
+    memcpy(&op->context[0], &tell, sizeof tell);
+    op->context[1] = context;
+}
+
+static int disk_fd(const struct queue *queue)
+{
+    return store_port_fd(((const struct queue_disk *)queue)->port);
+}
+
+static void disk_stats(const struct queue *queue, struct queue_stats *stats)
+{
+    const struct queue_disk *disk = (const struct queue_disk *)queue;
+    stats->restored = disk->restored;
+    stats->damaged = disk->damaged;
+    if (stats->oldest_ms == -1 && disk->away > 0)
+        stats->oldest_ms = disk->away_taken_ms;
+}
+
+/* ---- open and free ---- */
+
+static void free_list(struct queue_disk *disk, struct list *ops)
+{
+    (void)disk;
+    LIST_EACH_SAFE (link, next, ops)
+        store_op_free(OP(link));
+    list_init(ops);
+}
+
+static void disk_free(struct queue *queue)
+{
+    struct queue_disk *disk = DISK(queue);
+    hand_over(disk);
+    store_port_close(disk->port);
+    free_list(disk, &disk->answered);
+    free(disk);
+}
+
+static void disk_release(struct queue *queue)
+{
+    struct queue_disk *disk = DISK(queue);
+    let_go(disk);
+    LIST_EACH_SAFE (link, next, &disk->shells)
+        queue_item_free(queue, ITEM(link));
+}
+
+static const struct queue_ops disk_ops = {
+    .can_take = disk_can_take,
+    .put = disk_put,
+    .commit = disk_commit,
+    .next_stored = disk_next_stored,
+    .may_lease = disk_may_lease,
+    .gone = disk_gone,
+    .nacked = disk_nacked,
+    .bury = disk_bury,
+    .fd = disk_fd,
+    .stats = disk_stats,
+    .find_ticket = disk_find_ticket,
+    .page = disk_page,
+    .drop = disk_drop,
+    .drop_dead = disk_drop_dead,
+    .retry_dead = disk_retry_dead,
+    .release = disk_release,
+    .free = disk_free,
+};
+
+/* Waits for the answer to the first question, the only one there is. */
+static struct store_op *wait_answer(struct queue_disk *disk)
+{
+    struct pollfd ready = {.fd = store_port_fd(disk->port), .events = POLLIN};
+    while (list_is_empty(&disk->answered) && poll(&ready, 1, OPEN_WAIT_MS) > 0)
+        store_receive(disk->port, &disk->answered);
+    struct list *link = list_first(&disk->answered);
+    if (!link)
+        return NULL;
+    list_remove(link);
+    return OP(link);
+}
+
+struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf *conf, char *err,
+                              size_t err_bytes)
+{
+    struct store_port_conf port_conf = {
+        .max_messages = conf->limits.max_messages,
+        .max_bytes = conf->limits.max_bytes,
+        .sync_ms = conf->sync_ms,
+        .keep_replies_ms = conf->keep_replies_ms,
+    };
+    snprintf(port_conf.name, sizeof port_conf.name, "%s", conf->name);
+    struct queue_disk *disk = calloc(1, sizeof *disk);
+    if (!disk || !(disk->port = store_port_new(store, &port_conf))) {
+        free(disk);
+        snprintf(err, err_bytes, "out of memory or descriptors");
+        return NULL;
+    }
+    struct queue *base = &disk->base;
+    queue_init(base, &disk_ops, &conf->limits);
+    base->ack_level = conf->sync_ms == 0 ? "synced" : "written";
+    list_init(&disk->outgoing);
+    list_init(&disk->answered);
+    list_init(&disk->shells);
+    disk->keeps_replies = conf->keep_replies_ms > 0;
+    struct store_op *op = send(disk, STORE_OP_OPEN, 0, 0);
+    if (op)
+        op->count = conf->window;
+    hand_over(disk);
+    op = op ? wait_answer(disk) : NULL;
+    if (!op || !op->is_done) {
+        snprintf(err, err_bytes, "the store cannot be used now");
+        if (op)
+            store_op_free(op);
+        queue_free(base);
+        return NULL;
+    }
+    const struct store_chain *chain = &op->chain;
+    disk->clock_offset = op->row.taken - conf->now_ms;
+    base->last_id = ((uint64_t)chain->number << STORE_SEQUENCE_BITS) + chain->next_sequence - 1;
+    base->live = disk->away = chain->live;
+    base->live_bytes = disk->away_bytes = chain->live_bytes;
+    base->dead_count = chain->dead;
+    base->dead_bytes = chain->dead_bytes;
+    disk->damaged = chain->lost;
+    disk->restored = chain->live + chain->dead + chain->lost;
+    disk->away_from = chain->live > 0 ? (uint64_t)chain->number << STORE_SEQUENCE_BITS : 0;
+    disk->away_taken_ms = chain->oldest_taken - disk->clock_offset;
+    store_op_free(op);
+    disk_commit(base);
+    return base;
+}

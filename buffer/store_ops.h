@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What passes between a queue on disk and the store thread: operations one way, the same ones answered the
+ * other way, in order. Included by store.c and queue_disk.c, by nobody else.
+ */
+#ifndef PROXYD_BUFFER_STORE_OPS_H
+#define PROXYD_BUFFER_STORE_OPS_H
+
+#include "buffer/list.h"
+#include "buffer/store.h"
+#include "buffer/store_file.h"
+
+#include <stdatomic.h>
+
+enum store_op_kind {
+    /* Cause a commit, and are answered after it. */
+    STORE_OP_PUT,
+    STORE_OP_WITNESS, /* writes nothing: ends as the puts before it do */
+    /* Ride on the next commit, or cause one after a short while. Tried until they succeed, not answered. */
+    STORE_OP_DELETE,
+    STORE_OP_REPLY,
+    STORE_OP_ATTEMPTS,
+    STORE_OP_BURY,
+    STORE_OP_DELETE_DEAD,
+    /* Questions: answered when all before them is committed. */
+    STORE_OP_OPEN,
+    STORE_OP_SENDING,   /* the chain has begun to deliver */
+    STORE_OP_TRIM_DEAD, /* dead letters beyond the bounds go, `count` of them with `bytes` */
+    STORE_OP_LOAD,
+    STORE_OP_PAGE,
+    STORE_OP_PAGE_DEAD,
+    STORE_OP_FIND,
+    STORE_OP_DROP,
+    STORE_OP_DROP_DEAD,
+    STORE_OP_RETRY_DEAD,
+    STORE_OP_CLOSE,
+};
+
+struct store_port;
+
+/* A row in an answer. */
+struct store_found {
+    struct list link;
+    struct store_row row; /* its flat form lies behind */
+    bool is_damaged;      /* nothing but the id is known; already set aside */
+    unsigned char data[];
+};
+
+struct store_op {
+    struct list link;
+    struct store_port *port; /* set when submitted */
+    enum store_op_kind kind;
+    bool is_far;              /* DELETE, DROP: not one that is being delivered */
+    bool is_done;             /* answer: it happened */
+    bool has_failed;          /* answer: the store could not tell or do it */
+    uint32_t count;           /* rows to read, attempts, window */
+    size_t max_bytes;         /* LOAD, PAGE: of rows after the first */
+    size_t bytes;             /* REPLY: payload of all frames */
+    uint64_t next;            /* answer to LOAD and PAGE: where to go on; 0 = that was all */
+    enum store_ticket ticket; /* answer to FIND */
+    struct store_chain chain; /* answer to OPEN */
+    struct store_row row;     /* PUT and FIND: all of it; others: id, reason, flat */
+    struct list rows;         /* answer: struct store_found */
+    void *context[2];         /* the owner's */
+    unsigned char data[];     /* where row.flat may lie */
+};
+
+struct store_port_conf {
+    char name[72];
+    uint64_t max_messages, max_bytes; /* kept replies make room for messages within these; 0 = no bound */
+    int64_t sync_ms;                  /* 0: each commit is synced */
+    int64_t keep_replies_ms;
+};
+
+/* Both are called by the owner of a queue; neither waits for a disk. */
+struct store_port *store_port_new(struct store *store, const struct store_port_conf *conf);
+/* Gives the port up: what was submitted is still carried out, nothing is answered any more. */
+void store_port_close(struct store_port *port);
+/* Hands all of `ops` over. */
+void store_submit(struct store_port *port, struct list *ops);
+/* Takes what has been answered, and clears the eventfd. */
+void store_receive(struct store_port *port, struct list *ops);
+int store_port_fd(const struct store_port *port);
+bool store_is_usable(const struct store_port *port);
+/* How many lazy operations were submitted and are not yet committed. */
+unsigned store_unsettled(const struct store_port *port);
+/* Has the eventfd signalled once as soon as they are fewer than `limit`. */
+void store_wake_below(struct store_port *port, unsigned limit);
+
+struct store_op *store_op_new(enum store_op_kind kind, uint64_t id, size_t data_bytes);
+void store_op_free(struct store_op *op);
+
+#endif
