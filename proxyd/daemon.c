@@ -17,6 +17,7 @@
 #include "proxyd/notify.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -32,6 +33,9 @@
 
 /* More descriptors than any chain can use; a larger limit only costs the kernel and tools that walk it. */
 #define MOST_DESCRIPTORS 65536
+
+/* Blocks from here on go back to the kernel as soon as they are free. */
+#define LARGE_BLOCK_BYTES (128 * 1024)
 
 /* A chain that has not ended so long after it was told to end at once never will. */
 #define STUCK_MS 2000
@@ -99,6 +103,10 @@ void daemon_prepare(void)
     }
     /* A core would hold the passwords of upstreams. */
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+
+    /* glibc raises both as large blocks are freed, and then keeps what a burst of large messages took. */
+    mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES);
 
     /* libzmq draws routing ids from rand() and does not seed it. */
     unsigned seed;
