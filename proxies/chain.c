@@ -15,6 +15,7 @@
 #include "proxies/retry.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,7 @@ struct chain {
     uint32_t upstream_count;
     struct upstream_stats *rows; /* the loop's, copied when published */
 
+    atomic_bool is_turning; /* counters may be ahead of `published` */
     pthread_mutex_t mutex;
     struct wishes wanted;       /* guarded by mutex */
     struct published published; /* guarded by mutex */
@@ -447,7 +449,9 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
 {
     const struct kind *kind = chain->conf->kind;
     bool has_input = kind->front->has_input(chain->front, is_intake_stopped(chain));
-    if (has_input || chain->has_backlog || kind->back->has_input(chain->back) || is_finished(chain, now_ms))
+    bool may_enter = chain->pending && queue_has_room(chain->queue, chain->pending->body.bytes);
+    if (has_input || may_enter || chain->has_backlog || kind->back->has_input(chain->back) ||
+        is_finished(chain, now_ms))
         return now_ms;
     int64_t retry_ms = queue_next_retry_ms(chain->queue);
     const int64_t due[] = {
@@ -507,12 +511,23 @@ static void publish(struct chain *chain, bool is_stopped)
         eventfd_write(chain->daemon_waker, 1);
 }
 
+/* Whoever has an answer finds it counted: a turn that may have sent it is let end first. Turns are short; one that
+ * is not is not waited for. */
+static void await_turn(struct chain *chain)
+{
+    const struct timespec pause = {.tv_nsec = 50000};
+    uint64_t turns = chain_turns(chain);
+    for (int i = 0; i < 100 && atomic_load(&chain->is_turning) && chain_turns(chain) == turns; i++)
+        nanosleep(&pause, NULL);
+}
+
 int chain_stats(struct chain *chain, struct chain_stats *stats)
 {
     *stats = (struct chain_stats){.upstream_count = chain->upstream_count};
     stats->upstreams = calloc(chain->upstream_count + 1, sizeof *stats->upstreams);
     if (!stats->upstreams)
         return -1;
+    await_turn(chain);
     pthread_mutex_lock(&chain->mutex);
     const struct published *published = &chain->published;
     stats->state = published->state;
@@ -584,8 +599,10 @@ static void *chain_run(void *argument)
     pthread_setname_np(pthread_self(), name);
     int64_t now_ms = clock_ms();
     while (read_wishes(chain), !is_finished(chain, now_ms)) {
+        atomic_store(&chain->is_turning, true);
         turn(chain, now_ms);
         publish(chain, false);
+        atomic_store(&chain->is_turning, false);
         int64_t next_ms = next_turn_ms(chain, now_ms);
         now_ms = clock_ms();
         poller_wait(&chain->poller, next_ms == INT64_MAX ? INT64_MAX
