@@ -304,26 +304,12 @@ static bool is_list(const struct config_key *key)
 }
 
 /* A value as it would stand in a file. */
-static void print_value(FILE *out, const struct config_key *key, const char *value)
+static const char *quoted(const struct config_key *key, const char *value, char *out, size_t size)
 {
     bool is_bare =
         key->type == CONFIG_COUNT || (key->type != CONFIG_TEXT && value && strcmp(value, "0") == 0);
-    fprintf(out, !value ? "[ ]" : is_list(key) ? "[ \"%s\" ]" : is_bare ? "%s" : "\"%s\"", value);
-}
-
-static void print_default(FILE *out, const struct config_key *key)
-{
-    if (key->is_required || (key->fallback == NULL && !is_list(key))) {
-        fprintf(out, key->is_required ? ", required" : ", optional");
-        return;
-    }
-    fprintf(out, ", default ");
-    print_value(out, key, key->fallback);
-    if (key->other == NULL)
-        return;
-    fprintf(out, "; %s ",
-            key->other_dialect != NULL ? key->other_dialect : config_kinds_text(key->other_kinds));
-    print_value(out, key, key->other);
+    snprintf(out, size, !value ? "[ ]" : is_list(key) ? "[ \"%s\" ]" : is_bare ? "%s" : "\"%s\"", value);
+    return out;
 }
 
 /* Adds a sentence to the line that has come to `column`, and breaks it where the terminal ends. */
@@ -345,20 +331,29 @@ __attribute__((format(printf, 3, 4))) static void say(FILE *out, int *column, co
 
 static void print_key(FILE *out, const struct config_key *key)
 {
-    char words[200];
+    char text[200];
     int column = TERMINAL_WIDTH;
-    fprintf(out, "  %-*s %s", NAME_WIDTH, key->name, type_names[key->type]);
-    print_default(out, key);
+    fprintf(out, "  %-*s %s, ", NAME_WIDTH, key->name, type_names[key->type]);
+    if (key->is_required)
+        fprintf(out, "required");
+    else if (key->fallback == NULL && !is_list(key))
+        fprintf(out, "optional");
+    else
+        fprintf(out, "default %s", quoted(key, key->fallback, text, sizeof(text)));
     say(out, &column, "%s.", key->help);
     if (key->type == CONFIG_WORD || (key->type != CONFIG_TEXT && key->low != NULL)) {
-        config_key_range(key, words, sizeof(words));
-        say(out, &column, "%c%s.", toupper((unsigned char)words[0]), words + 1);
+        config_key_range(key, text, sizeof(text));
+        say(out, &column, "%c%s.", toupper((unsigned char)text[0]), text + 1);
     }
+    if (key->other != NULL)
+        say(out, &column, "The default of %s is %s.",
+            key->other_dialect != NULL ? key->other_dialect : config_kinds_text(key->other_kinds),
+            quoted(key, key->other, text, sizeof(text)));
     if (key->kinds != CONFIG_ANY)
         say(out, &column, "Only %s.", config_kinds_text(key->kinds));
     if (key->later != NULL) {
-        list_words(key->later, words, sizeof(words));
-        say(out, &column, *words != '\0' ? "Not yet available: %s." : "Not yet available.", words);
+        list_words(key->later, text, sizeof(text));
+        say(out, &column, *text != '\0' ? "Not yet available: %s." : "Not yet available.", text);
     }
     fprintf(out, "\n");
 }

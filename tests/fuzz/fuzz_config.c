@@ -39,7 +39,8 @@ static void check_chain(const struct chain_conf *chain)
     FUZZ_CHECK(chain->frontend.endpoints.count > 0 && chain->backend.endpoints.count > 0);
     FUZZ_CHECK(chain->backend.window > 0 && chain->backend.hwm > 0);
     FUZZ_CHECK(chain->backend.backoff_ms > 0 && chain->backend.backoff_ms <= chain->backend.backoff_max_ms);
-    FUZZ_CHECK(chain->frontend.backoff_ms > 0 && chain->frontend.backoff_ms <= chain->frontend.backoff_max_ms);
+    FUZZ_CHECK(chain->frontend.backoff_ms > 0 &&
+               chain->frontend.backoff_ms <= chain->frontend.backoff_max_ms);
     FUZZ_CHECK(chain->queue.max_bytes >= 0 && chain->queue.max_messages >= 0 && chain->queue.max_age_ms >= 0);
     check_credentials(&chain->frontend.credentials);
     check_credentials(&chain->backend.credentials);
