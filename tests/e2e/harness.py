@@ -266,6 +266,7 @@ class Proxyd:
         errors = []
         try:
             if self.is_running:
+                assert "READY=1" in self.notifications(), "proxyd neither became ready nor ended"
                 if self.control_endpoint:
                     self.status()
                 self.stop()

@@ -22,7 +22,7 @@ def upstream_of(proxyd, chain, number=0):
 @pytest.mark.parametrize("window", [16, 200])
 def test_upstream_killed_with_200_requests_in_flight(net, window):
     """(P1, P6) Every caller hears, the codes are true, nothing runs twice, and it works again afterwards."""
-    upstream = net.process(delay_s=0.02)
+    upstream = net.process(delay_s=0.01)
     calls = net.chain("rep-req", to=upstream, backend={
         "timeout": "1s", "window": window, "correlation": "envelope", **QUICK})
     proxyd = net.proxyd(calls)

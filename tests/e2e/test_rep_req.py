@@ -189,7 +189,8 @@ def test_a_second_reply_in_lockstep_is_not_the_next_ones_answer(net):
     def twice(server, request):
         server.reply(request, *request.body)
         server.reply(request, *request.body)
-    calls = net.chain("rep-req", to=net.wire(twice, socket_type=b"ROUTER"))
+    calls = net.chain("rep-req", to=net.wire(twice, socket_type=b"ROUTER"),
+                      backend={"backoff": "10ms", "backoff_max": "50ms"})
     proxyd = net.proxyd(calls)
     caller = net.caller(calls)
     for number in range(20):
