@@ -48,8 +48,11 @@ def test_demo_shows_a_time_out_a_failure_and_the_recovery():
              "accepted", "alarm: door open", "temperature: 21.5"]
     found = iter(answers)
     assert all(step in found for step in steps), shown  # in this order
-    served = shown.split("# What the server got")[1].split("# What became")[0]
-    assert "anybody?" not in served.split(")", 1)[1] and "welcome back" in served
+    readme = (ROOT / "README.md").read_text().split("`make run` prints")[1].split("```")[1]
+    for line in readme.splitlines():
+        assert not line.startswith(("#", "$")) or line in shown.splitlines(), f"README shows {line}"
+    served = shown.split("# What the server got")[1].split("\n#")[0]
+    assert "there?" not in served and "anybody?" not in served and "welcome back" in served
     table = shown.split("# What became of every message")[1]
     for chain in ("calls", "events", "samples", "mirror"):
         assert re.search(rf"^    {chain} +\S+ +up ", table, re.MULTILINE), table
