@@ -89,12 +89,16 @@ struct queue_item *queue_item_new(struct queue *queue)
     list_init(&item->link);
     list_init(&item->age);
     list_init(&item->route);
+    list_init(&item->wait);
+    item->note = NULL;
+    item->sender = 0;
     return item;
 }
 
 void queue_item_free(struct queue *queue, struct queue_item *item)
 {
     list_remove(&item->route);
+    list_remove(&item->wait);
     message_close(&item->envelope);
     message_close(&item->body);
     if (queue->pool_count >= POOL_MAX) {
@@ -327,6 +331,11 @@ bool queue_revive(struct queue *queue, struct queue_item *item)
     return true;
 }
 
+bool queue_is_broken(const struct queue *queue)
+{
+    return queue->ops->is_broken && queue->ops->is_broken(queue);
+}
+
 bool queue_can_take(const struct queue *queue)
 {
     return !queue->ops->can_take || queue->ops->can_take(queue);
@@ -491,7 +500,7 @@ uint64_t queue_owner(const char *name)
     uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a: names are given by the administrator */
     for (; *name; name++)
         hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
-    return hash ? hash : 1;
+    return hash == 0 || hash == QUEUE_OWNER_ANY ? 1 : hash;
 }
 
 void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_TICKET_BYTES])

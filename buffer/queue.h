@@ -81,6 +81,9 @@ struct queue_item {
     struct message body;     /* what is delivered */
     uint32_t hint;           /* the backend's: where the last attempt went */
     void *call;              /* the backend's while LEASED */
+    struct list wait;        /* the chain's: those whose caller waits; taken off its list when the item is gone */
+    void *note;              /* the chain's */
+    uint64_t sender;         /* the frontend's: the user, or where there is none the address; 0 = not asked */
     uint64_t owner;          /* who may ask for its ticket (queue_owner); 0: whoever has it */
     struct list link;        /* the queue's, as all below: its place */
     struct list age;         /* all that is queued or in flight, oldest first */
@@ -135,6 +138,9 @@ int queue_fd(const struct queue *queue);
 /* Whether a put may succeed as far as the store is concerned. When not, stop taking: messages left on the
  * wire hold their senders back. queue_fd() tells when to look again. */
 bool queue_can_take(const struct queue *queue);
+
+/* Whether that is because the store is out of order, and not only busy. */
+bool queue_is_broken(const struct queue *queue);
 
 /* Releases the queue and every item in it; what a durable store has on its medium stays there. */
 void queue_free(struct queue *queue);
@@ -196,7 +202,10 @@ enum queue_ticket {
     QUEUE_TICKET_EXPIRED
 };
 
-/* Stands for a user name; never 0. */
+/* Stands for every owner when a ticket is looked up: an operator may see them all. */
+#define QUEUE_OWNER_ANY UINT64_MAX
+
+/* Stands for a user name; never 0 nor QUEUE_OWNER_ANY. */
 uint64_t queue_owner(const char *name);
 
 /* The ticket of an item that was put, printable, with its end. */

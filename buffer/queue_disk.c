@@ -82,6 +82,11 @@ static void hand_over(struct queue_disk *disk)
 
 /* ---- in ---- */
 
+static bool disk_is_broken(const struct queue *queue)
+{
+    return !store_is_usable(((const struct queue_disk *)queue)->port);
+}
+
 static bool disk_can_take(const struct queue *queue)
 {
     const struct queue_disk *disk = (const struct queue_disk *)queue;
@@ -580,6 +585,7 @@ static void disk_release(struct queue *queue)
 
 static const struct queue_ops disk_ops = {
     .can_take = disk_can_take,
+    .is_broken = disk_is_broken,
     .put = disk_put,
     .commit = disk_commit,
     .next_stored = disk_next_stored,

@@ -11,6 +11,7 @@
 /* Any of these but `free` may be NULL: then items in memory are all there is. */
 struct queue_ops {
     bool (*can_take)(const struct queue *queue);
+    bool (*is_broken)(const struct queue *queue);
     /* `item` is about to be staged. Anything but QUEUE_TAKEN leaves it with the caller, unchanged. */
     enum queue_result (*put)(struct queue *queue, struct queue_item *item);
     void (*commit)(struct queue *queue);

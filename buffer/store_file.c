@@ -1015,6 +1015,11 @@ static bool is_same_secret(const void *a, const void *b)
     return difference == 0;
 }
 
+static bool is_owner(uint64_t owner, uint64_t asked)
+{
+    return owner == asked || asked == STORE_OWNER_ANY;
+}
+
 /* Looks one row up: 1 there and the ticket fits, 0 not, -1 error. The statement is left on its row for 1. */
 static int find_row(sqlite3_stmt *find, const unsigned char *secret, uint64_t owner, bool has_reason,
                     struct store_row *row)
@@ -1023,7 +1028,8 @@ static int find_row(sqlite3_stmt *find, const unsigned char *secret, uint64_t ow
     int stepped = step(find);
     if (stepped <= 0)
         return stepped;
-    if (read_row(find, row, &place, has_reason) && is_same_secret(row->secret, secret) && row->owner == owner)
+    if (read_row(find, row, &place, has_reason) && is_same_secret(row->secret, secret) &&
+        is_owner(row->owner, owner))
         return 1;
     sqlite3_reset(find);
     return 0;
@@ -1067,7 +1073,7 @@ enum store_result store_file_find(struct store_file *file, uint64_t id, const un
         return failed(file, "finding a ticket");
     if (found == 0)
         return STORE_OK;
-    if (column(find, 0) == owner && sqlite3_column_bytes(find, 1) == STORE_SECRET_BYTES &&
+    if (is_owner(column(find, 0), owner) && sqlite3_column_bytes(find, 1) == STORE_SECRET_BYTES &&
         is_same_secret(sqlite3_column_blob(find, 1), secret))
         *state = STORE_TICKET_EXPIRED;
     sqlite3_reset(find);
@@ -1363,6 +1369,40 @@ static enum store_result finish_salvage(struct store_file *file)
     return STORE_OK;
 }
 
+static void remove_leftovers(const struct store_file *file)
+{
+    static const char *const names[] = {"store.db.tmp", "store.db.tmp-wal", "store.db.tmp-journal",
+                                        "store.db.copy", "store.db.copy-wal"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[PATH_BYTES];
+        path_of(file, names[i], path);
+        unlink(path);
+    }
+}
+
+/* The closed database store.db.tmp is complete: it gets this name. */
+static enum store_result name_complete(struct store_file *file, const char *name)
+{
+    char log_path[PATH_BYTES];
+    path_of(file, "store.db.tmp-wal", log_path);
+    if (access(log_path, F_OK) == 0) /* not all of it has reached the database */
+        return fail(file, STORE_BROKEN, "closing store.db.tmp");
+    if (!sync_directory(file) || !move_file(file, "store.db.tmp", name) || !sync_directory(file))
+        return fail(file, STORE_BROKEN, "%s: %s", name, strerror(errno));
+    return STORE_OK;
+}
+
+/* A new database comes into being whole, or not at all. */
+static enum store_result make_database(struct store_file *file)
+{
+    char tmp[PATH_BYTES];
+    path_of(file, "store.db.tmp", tmp);
+    remove_leftovers(file);
+    enum store_result result = connect(file, tmp, true);
+    close_database(file);
+    return result == STORE_OK ? name_complete(file, "store.db") : result;
+}
+
 static bool copy_file(const char *from, const char *to)
 {
     int in = open(from, O_RDONLY | O_CLOEXEC), out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
@@ -1544,12 +1584,7 @@ static enum store_result salvage(struct store_file *file)
     path_of(file, "store.db", path);
     path_of(file, "store.db.tmp", tmp);
     path_of(file, "store.db.copy", copy);
-    static const char *const leftovers[] = {"store.db.tmp", "store.db.tmp-wal", "store.db.tmp-journal",
-                                            "store.db.copy", "store.db.copy-wal"};
-    for (size_t i = 0; i < sizeof leftovers / sizeof *leftovers; i++) {
-        path_of(file, leftovers[i], from_path);
-        unlink(from_path);
-    }
+    remove_leftovers(file);
     enum store_result result = connect(file, tmp, true);
     if (result != STORE_OK)
         return result;
@@ -1569,15 +1604,11 @@ static enum store_result salvage(struct store_file *file)
     char reason[sizeof file->error];
     memcpy(reason, file->error, sizeof reason);
     close_database(file);
-    for (size_t i = 3; i < sizeof leftovers / sizeof *leftovers; i++) {
-        path_of(file, leftovers[i], from_path);
-        unlink(from_path);
-    }
+    if (result == STORE_OK)
+        result = name_complete(file, "store.db.salvaged");
+    remove_leftovers(file);
     if (result != STORE_OK)
         return result;
-    if (!sync_directory(file) || !move_file(file, "store.db.tmp", "store.db.salvaged") ||
-        !sync_directory(file))
-        return fail(file, STORE_BROKEN, "salvaging: %s", strerror(errno));
     result = finish_salvage(file);
     tell(file, STORE_EVENT_SALVAGED, reason, saved);
     if (damaged > 0)
@@ -1604,10 +1635,14 @@ static enum store_result open_database(struct store_file *file)
         judge_log(file, log_path);
     }
     if (result == STORE_OK)
-        result = connect(file, path, is_new);
+        result = is_new ? make_database(file) : STORE_OK;
+    if (result == STORE_OK)
+        result = connect(file, path, false);
     if (result == STORE_FULL && store_file_give_reserve(file)) {
         close_database(file);
-        result = connect(file, path, is_new);
+        result = is_new ? make_database(file) : STORE_OK;
+        if (result == STORE_OK)
+            result = connect(file, path, false);
     }
     if (result == STORE_CORRUPT) {
         close_database(file);

@@ -19,6 +19,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Asks for a ticket whoever owns it. */
+#define STORE_OWNER_ANY UINT64_MAX
+
 enum {
     STORE_SEQUENCE_BITS = 48,
     STORE_SECRET_BYTES = 16, /* unguessable, in each ticket */

@@ -128,12 +128,15 @@ struct queue_item *kit_lease(struct kit *kit, int wait_ms)
 {
     int64_t until_ms = kit_now_ms() + wait_ms;
     for (;;) {
+        bool is_stored;
+        while (queue_next_stored(kit->queue, &is_stored))
+            ;
         struct queue_item *item = queue_lease(kit->queue, KIT_FOREVER);
         int64_t left_ms = until_ms - kit_now_ms();
-        bool is_stored;
         if (item || left_ms <= 0)
             return item;
-        kit_turn(kit, (int)left_ms, &is_stored);
+        queue_commit(kit->queue);
+        poll(&(struct pollfd){.fd = queue_fd(kit->queue), .events = POLLIN}, 1, (int)left_ms);
     }
 }
 
