@@ -8,25 +8,9 @@
 #define PROXYD_PROXYD_CONFIG_H
 
 #include "proxies/conf.h"
+#include "proxyd/conf.h"
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-
-struct daemon_conf {
-    char *state_dir;
-    char *control; /* "" = off */
-    char *control_group;
-    char *http;
-    char *users;
-    int log_level;  /* enum event_level */
-    int log_format; /* 0 text, 1 json */
-    int64_t drain_timeout_ms;
-    int64_t auth_memory_bytes;
-    int64_t max_connections;
-    int64_t max_connections_per_address;
-};
 
 struct config {
     char *path;
@@ -54,8 +38,5 @@ void config_problems_close(struct config_problems *problems);
 
 /* The bit of enum config_kinds that stands for `kind`. */
 unsigned config_kind(const struct kind *kind);
-
-/* Prints the reference of every key, readable on a terminal 80 wide. */
-void config_print_keys(FILE *out);
 
 #endif

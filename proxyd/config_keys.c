@@ -6,12 +6,11 @@
 #include "proxyd/config_keys.h"
 
 #include "proxies/conf.h"
-#include "proxyd/config.h"
+#include "proxyd/conf.h"
 
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #define ANY      CONFIG_ANY
@@ -358,7 +357,7 @@ static void print_key(FILE *out, const struct config_key *key)
     fprintf(out, "\n");
 }
 
-void config_print_keys(FILE *out)
+void config_keys_print(FILE *out)
 {
     fputs("Durations are written \"250ms\", \"5s\", \"10m\", \"24h\", \"7d\"; sizes \"512B\", \"512KiB\",\n"
           "\"64MiB\", \"1GiB\", \"1TiB\". 0 switches a limit off. A line @include \"FILE\" stands\n"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The table of configuration keys, made from config_keys.def, and the notation of their values. The loader
- * and the reference (config_print_keys, in config.h) are its readers.
+ * and the reference are its readers.
  */
 #ifndef PROXYD_PROXYD_CONFIG_KEYS_H
 #define PROXYD_PROXYD_CONFIG_KEYS_H
@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Where a key stands. */
 enum config_section {
@@ -101,5 +102,8 @@ void config_key_range(const struct config_key *key, char *out, size_t size);
 
 /* True when `word` is among `words`, which blanks separate. */
 bool config_has_word(const char *words, const char *word);
+
+/* Prints the reference of every key, readable on a terminal 80 wide. */
+void config_keys_print(FILE *out);
 
 #endif

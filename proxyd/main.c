@@ -3,6 +3,7 @@
  * proxyd: the command line. Everything else is in daemon.c.
  */
 #include "proxyd/config.h"
+#include "proxyd/config_keys.h"
 #include "proxyd/daemon.h"
 
 #include <getopt.h>
@@ -75,7 +76,7 @@ int main(int argc, char **argv)
             only_checks = true;
             break;
         case OPTION_PRINT_KEYS:
-            config_print_keys(stdout);
+            config_keys_print(stdout);
             return printed();
         case 'V':
             puts("proxyd " PROXYD_VERSION);
