@@ -80,21 +80,38 @@ static void keep_problem(struct loader *loader, int line, char *text)
     texts[at] = text;
 }
 
-/* `FILE:LINE: OWNER: message`, where `line` counts in the source's text. */
-__attribute__((format(printf, 3, 4))) static void problem(struct loader *loader, int line, const char *format,
-                                                          ...)
+/* `FILE:LINE: OWNER: KEY message`, where `line` counts in the source's text and the key may be NULL. */
+static void add_problem(struct loader *loader, int line, const struct config_key *key, const char *format,
+                        va_list arguments)
 {
     char message[PROBLEM_MAX_BYTES];
     struct config_place place = config_source_place(&loader->source, line);
     char *text = NULL;
-    va_list arguments;
-    va_start(arguments, format);
     vsnprintf(message, sizeof(message), format, arguments);
-    va_end(arguments);
     tame(message);
-    if (asprintf(&text, "%s:%d: %s: %s", place.file, place.line, loader->owner, message) < 0)
+    if (asprintf(&text, "%s:%d: %s: %s%s%s", place.file, place.line, loader->owner,
+                 key ? config_section_prefix(key->section) : "", key ? key->name : "", message) < 0)
         text = NULL;
     keep_problem(loader, line, text);
+}
+
+__attribute__((format(printf, 3, 4))) static void problem(struct loader *loader, int line, const char *format,
+                                                          ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    add_problem(loader, line, NULL, format, arguments);
+    va_end(arguments);
+}
+
+/* Begins with the name of the key, so that `format` begins with what stands behind it: " must be", ": ". */
+__attribute__((format(printf, 4, 5))) static void
+key_problem(struct loader *loader, int line, const struct config_key *key, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    add_problem(loader, line, key, format, arguments);
+    va_end(arguments);
 }
 
 /* The first line for what is not written anywhere. */
@@ -124,8 +141,7 @@ static const char *const wanted[] = {
 
 static void wrong_type(struct loader *loader, const struct config_key *key, const config_setting_t *setting)
 {
-    problem(loader, line_of(setting), "%s%s must be %s", config_section_prefix(key->section), key->name,
-            wanted[key->type]);
+    key_problem(loader, line_of(setting), key, " must be %s", wanted[key->type]);
 }
 
 static bool is_integer(const config_setting_t *setting)
@@ -152,18 +168,18 @@ static bool check_range(struct loader *loader, const struct config_key *key, con
     if (config_key_is_in_range(key, number))
         return true;
     config_key_range(key, range, sizeof(range));
-    problem(loader, line_of(setting), "%s%s must %s %s", config_section_prefix(key->section), key->name,
-            key->type == CONFIG_TEXT ? "have" : "be", range);
+    key_problem(loader, line_of(setting), key, " must %s %s", key->type == CONFIG_TEXT ? "have" : "be",
+                range);
     return false;
 }
 
 static void not_available(struct loader *loader, const struct config_key *key,
                           const config_setting_t *setting)
 {
-    bool is_word = key->later[0] != '\0'; /* or else it could be a secret */
-    problem(loader, line_of(setting),
-            is_word ? "%s%s = \"%s\" is not yet available" : "%s%s is not yet available",
-            config_section_prefix(key->section), key->name, is_word ? text_of(setting) : "");
+    if (key->later[0] != '\0')
+        key_problem(loader, line_of(setting), key, " = \"%s\" is not yet available", text_of(setting));
+    else /* without the value, which could be a secret */
+        key_problem(loader, line_of(setting), key, " is not yet available");
 }
 
 static const char *default_of(const struct loader *loader, const struct config_key *key)
@@ -288,8 +304,7 @@ static void load_number(struct loader *loader, const struct config_key *key, con
     if (!read_number(key, setting, &number)) {
         config_key_range(key, words, sizeof(words));
         if (key->type == CONFIG_WORD)
-            problem(loader, line_of(setting), "%s%s must be %s", config_section_prefix(key->section),
-                    key->name, words);
+            key_problem(loader, line_of(setting), key, " must be %s", words);
         else
             wrong_type(loader, key, setting);
         return;
@@ -331,7 +346,7 @@ static void load_texts(struct loader *loader, const struct config_key *key, cons
     if (key->later && !is_preset)
         not_available(loader, key, setting);
     else if (!key->later && count == 0)
-        problem(loader, line_of(setting), "%s%s is empty", config_section_prefix(key->section), key->name);
+        key_problem(loader, line_of(setting), key, " is empty");
     else if (key->offset != CONFIG_NOWHERE)
         store_texts(loader, key, base, setting, NULL);
 }
@@ -350,8 +365,8 @@ static bool check_folder(struct loader *loader, const struct config_key *key, in
     errno = 0;
     if (stat(folder, &status) == 0 && S_ISDIR(status.st_mode))
         return true;
-    problem(loader, line, "%s%s: endpoint \"%s\": %s: %s", config_section_prefix(key->section), key->name,
-            endpoint->text, folder, strerror(errno ? errno : ENOTDIR));
+    key_problem(loader, line, key, ": endpoint \"%s\": %s: %s", endpoint->text, folder,
+                strerror(errno ? errno : ENOTDIR));
     return false;
 }
 
@@ -364,14 +379,11 @@ static void claim(struct loader *loader, const struct config_key *key, int line,
         struct config_place place = config_source_place(&loader->source, other->line);
         if (!endpoint_collides(other->endpoint, endpoint))
             continue;
-        const char *prefix = config_section_prefix(key->section),
-                   *name = other->chain ? other->chain->name : NULL;
-        if (!other->chain)
-            problem(loader, line, "%s%s: endpoint \"%s\" is the control socket", prefix, key->name,
-                    endpoint->text);
+        if (other->chain)
+            key_problem(loader, line, key, ": endpoint \"%s\" is bound already by chain \"%s\" (%s:%d)",
+                        endpoint->text, other->chain->name ? other->chain->name : "", place.file, place.line);
         else
-            problem(loader, line, "%s%s: endpoint \"%s\" is bound already by chain \"%s\" (%s:%d)", prefix,
-                    key->name, endpoint->text, name ? name : "", place.file, place.line);
+            key_problem(loader, line, key, ": endpoint \"%s\" is the control socket", endpoint->text);
         return;
     }
     void *bound = realloc(loader->bound, (loader->bound_count + 1) * sizeof(*loader->bound));
@@ -400,7 +412,7 @@ static void load_endpoints(struct loader *loader, const struct config_key *key,
     if (key->later && count > 0)
         not_available(loader, key, setting);
     else if (!key->later && count == 0)
-        problem(loader, line_of(setting), "%s%s is empty", config_section_prefix(key->section), key->name);
+        key_problem(loader, line_of(setting), key, " is empty");
     if (key->offset == CONFIG_NOWHERE)
         return;
     struct endpoint_list *endpoints = field_of(key, base);
@@ -409,8 +421,7 @@ static void load_endpoints(struct loader *loader, const struct config_key *key,
         const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
         struct endpoint *endpoint = &endpoints->items[endpoints->count];
         if (endpoint_parse(endpoint, text_of(element), binds(loader, key), err, sizeof(err)) != 0) {
-            problem(loader, line_of(element), "%s%s: %s", config_section_prefix(key->section), key->name,
-                    err);
+            key_problem(loader, line_of(element), key, ": %s", err);
             continue;
         }
         endpoints->count++;
@@ -427,7 +438,7 @@ static void check_names(struct loader *loader, enum config_section section, cons
     const char *prefix = config_section_prefix(section);
     for (int i = 0; i < config_setting_length(group); i++) {
         const config_setting_t *setting = config_setting_get_elem(group, (unsigned)i);
-        const char *name = config_setting_name(setting), *near = config_key_near(section, name);
+        const char *name = config_setting_name(setting), *near = NULL;
         int other = CONFIG_ROOT;
         if (config_key_find(section, name))
             continue;
@@ -436,7 +447,7 @@ static void check_names(struct loader *loader, enum config_section section, cons
         if (other < CONFIG_SECTION_COUNT)
             problem(loader, line_of(setting), "unknown key \"%s%s\"; it belongs to %s", prefix, name,
                     config_section_name((enum config_section)other));
-        else if (near)
+        else if ((near = config_key_near(section, name)) != NULL)
             problem(loader, line_of(setting), "unknown key \"%s%s\"; did you mean \"%s\"?", prefix, name,
                     near);
         else
@@ -444,20 +455,10 @@ static void check_names(struct loader *loader, enum config_section section, cons
     }
 }
 
-static void load_key(struct loader *loader, const struct config_key *key, const config_setting_t *group,
-                     void *base)
+static void load_value(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                       void *base)
 {
-    const config_setting_t *setting = member(group, key->name);
-    const char *prefix = config_section_prefix(key->section);
-    store_default(loader, key, base);
-    if (!setting && key->is_required)
-        problem(loader, line_of(group), "%s%s is missing", prefix, key->name);
-    else if (setting && loader->kind != 0 && !(key->kinds & loader->kind))
-        problem(loader, line_of(setting), "%s%s belongs to %s only%s", prefix, key->name,
-                config_kinds_text(key->kinds), key->later ? ", and is not yet available" : "");
-    else if (!setting)
-        return;
-    else if (key->type == CONFIG_TEXT)
+    if (key->type == CONFIG_TEXT)
         load_text(loader, key, setting, base);
     else if (key->type == CONFIG_TEXTS)
         load_texts(loader, key, setting, base);
@@ -468,6 +469,20 @@ static void load_key(struct loader *loader, const struct config_key *key, const 
             wrong_type(loader, key, setting);
     } else
         load_number(loader, key, setting, base);
+}
+
+static void load_key(struct loader *loader, const struct config_key *key, const config_setting_t *group,
+                     void *base)
+{
+    const config_setting_t *setting = member(group, key->name);
+    store_default(loader, key, base);
+    if (!setting && key->is_required)
+        key_problem(loader, line_of(group), key, " is missing");
+    else if (setting && loader->kind != 0 && !(key->kinds & loader->kind))
+        key_problem(loader, line_of(setting), key, " belongs to %s only%s", config_kinds_text(key->kinds),
+                    key->later ? ", and is not yet available" : "");
+    else if (setting)
+        load_value(loader, key, setting, base);
 }
 
 /* Every key of a section, from `group` or (NULL: it is not there, and need not be) by default. */
