@@ -1267,6 +1267,12 @@ static enum store_result connect(struct store_file *file, const char *path, bool
     return STORE_OK;
 }
 
+static uint32_t header_field(const unsigned char *header, int at)
+{
+    return (uint32_t)header[at] << 24 | (uint32_t)header[at + 1] << 16 | (uint32_t)header[at + 2] << 8 |
+           header[at + 3];
+}
+
 /* What kind of file lies there, before SQLite touches it. */
 static enum store_result judge_header(struct store_file *file, const char *path, bool has_mark, bool *is_new)
 {
@@ -1285,13 +1291,15 @@ static enum store_result judge_header(struct store_file *file, const char *path,
         *is_new = true;
         return STORE_OK;
     }
-    uint32_t version = 0, application = 0;
+    /* 4096 bytes a page, write-ahead log, and the constants of the format. */
+    static const unsigned char settings[8] = {16, 0, 2, 2, 0, 64, 32, 32}, zeros[20];
     bool is_whole = size == sizeof header && memcmp(header, "SQLite format 3", 16) == 0;
-    for (int i = 0; i < 4 && is_whole; i++) {
-        version = version << 8 | header[60 + i];
-        application = application << 8 | header[68 + i];
-    }
-    if (is_whole && application == APPLICATION_ID && version >= 1 && version <= VERSION)
+    uint32_t version = is_whole ? header_field(header, 60) : 0;
+    uint32_t application = is_whole ? header_field(header, 68) : 0;
+    bool is_sound = is_whole && memcmp(header + 16, settings, sizeof settings) == 0 &&
+                    header_field(header, 44) == 4 && header_field(header, 56) == 1 &&
+                    header_field(header, 64) == 1 && memcmp(header + 72, zeros, sizeof zeros) == 0;
+    if (is_sound && application == APPLICATION_ID && version >= 1 && version <= VERSION)
         return STORE_OK;
     if (has_mark && file->mark.version <= VERSION) /* it was ours */
         return fail(file, STORE_CORRUPT, "the header of the database is damaged");

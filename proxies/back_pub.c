@@ -46,6 +46,7 @@ static struct back *pub_open(const struct chain_conf *conf, const struct surroun
         .door = around->back_door,
         .send_hwm = (int)conf->backend.hwm,
         .credentials = &conf->backend.credentials,
+        .chain = around->chain,
     };
     if (ports_open(&back->ports, &conf->backend.endpoints, &options, 0, 0, around, err, err_size) != 0) {
         free(back);

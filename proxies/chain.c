@@ -6,13 +6,16 @@
  */
 #include "proxies/chain.h"
 
+#include "proxies/ask.h"
 #include "proxies/back.h"
+#include "proxies/dedupe.h"
 #include "proxies/dialect.h"
 #include "proxies/door.h"
 #include "proxies/front.h"
 #include "proxies/kinds.h"
 #include "proxies/poller.h"
 #include "proxies/retry.h"
+#include "proxies/tickets.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -25,6 +28,8 @@
 enum {
     TAKEN_PER_TURN = 64,
     SENT_PER_TURN = 256,
+    DEDUPE_MAX = 65536,       /* requests remembered */
+    CREDIT = 1000,            /* of drain_rate, for one message */
     ANSWERS_LINGER_MS = 1000, /* at the end: for answers and publications on their way */
 };
 
@@ -52,6 +57,12 @@ struct chain {
     struct front *front;
     struct back *back;
     struct queue *queue;
+    struct tickets *tickets; /* NULL = none */
+    struct dedupe *dedupe;   /* NULL = off */
+    bool has_news;           /* of the queue; set by the poller */
+    struct list storing;     /* of queue_item.wait: callers to be told when it is stored */
+    struct list patient;     /* of queue_item.wait: stored, their callers wait for the reply; oldest first */
+    int64_t credit, credit_ms; /* drain_rate: what may be sent now, and as of when */
     struct ledger ledger;
     struct queue_item *spare;   /* to take the next message into */
     struct queue_item *pending; /* when_full = block: taken, and the queue has no room */
@@ -69,6 +80,7 @@ struct chain {
     atomic_bool is_turning; /* counters may be ahead of `published` */
     pthread_mutex_t mutex;
     struct wishes wanted;       /* guarded by mutex */
+    struct list asks;           /* guarded by mutex: struct ask not looked at yet */
     struct published published; /* guarded by mutex */
 };
 
@@ -99,12 +111,13 @@ static void answer_error(struct chain *chain, const struct queue_item *item, enu
     message_close(&body);
 }
 
-static void answer_ack(struct chain *chain, const struct queue_item *item, const char *level, int64_t now_ms)
+static void answer_ack(struct chain *chain, const struct queue_item *item, const char *level,
+                       const char *ticket, int64_t now_ms)
 {
     if (item->envelope.count == 0)
         return;
     struct message body = {0};
-    if (chain->conf->dialect->ack(&item->body, level, NULL, &body) == 0)
+    if (chain->conf->dialect->ack(&item->body, level, ticket, &body) == 0)
         answer(chain, item, &body, now_ms);
     message_close(&body);
 }
@@ -145,19 +158,70 @@ static void drop(struct chain *chain, struct queue_item *item, enum drop reason,
 
 /* ---- storing ---- */
 
+static bool acks_when_stored(const struct chain *chain)
+{
+    return chain->conf->kind->answer == ANSWER_STORED;
+}
+
+/* The caller has its one answer; the message goes on without it. */
+static void answer_accepted(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    char ticket[QUEUE_TICKET_BYTES];
+    queue_ticket(chain->queue, item, ticket);
+    answer_ack(chain, item, queue_ack_level(chain->queue), ticket, now_ms);
+    message_close(&item->envelope);
+    list_remove(&item->wait);
+}
+
+/* Those who sent the same as `item` hear the same. */
+static void settle_duplicates(struct chain *chain, struct queue_item *item, bool is_stored, int64_t now_ms)
+{
+    struct dedupe_entry *entry = item->note;
+    if (!entry)
+        return;
+    item->note = NULL;
+    entry->is_stored = is_stored;
+    queue_ticket(chain->queue, item, entry->ticket);
+    LIST_EACH_SAFE (link, following, &entry->waiting) {
+        struct queue_item *duplicate = LIST_ENTRY(link, struct queue_item, wait);
+        if (is_stored)
+            answer_ack(chain, duplicate, queue_ack_level(chain->queue), entry->ticket, now_ms);
+        else
+            answer_error(chain, duplicate, REASON_STORE_FAILED, now_ms);
+        queue_item_free(chain->queue, duplicate);
+    }
+    if (!is_stored)
+        dedupe_remove(chain->dedupe, entry);
+}
+
 /* What the store has promised, or could not. */
 static void settle_stored(struct chain *chain, int64_t now_ms)
 {
     bool is_stored;
     struct queue_item *item;
     while ((item = queue_next_stored(chain->queue, &is_stored)) != NULL) {
-        if (!is_stored) {
+        settle_duplicates(chain, item, is_stored, now_ms);
+        list_remove(&item->wait);
+        if (!is_stored)
             fail(chain, item, REASON_STORE_FAILED, now_ms);
-        } else if (chain->conf->kind->answer == ANSWER_STORED) {
-            answer_ack(chain, item, queue_ack_level(chain->queue), now_ms);
-            message_close(&item->envelope); /* has its one answer */
-        }
+        else if (acks_when_stored(chain) && chain->conf->queue.patience_ms > 0)
+            list_append(&chain->patient, &item->wait);
+        else if (acks_when_stored(chain))
+            answer_accepted(chain, item, now_ms);
     }
+}
+
+static int64_t patience_ends_ms(const struct chain *chain)
+{
+    struct list *link = list_first(&chain->patient);
+    return link ? LIST_ENTRY(link, struct queue_item, wait)->taken_ms + chain->conf->queue.patience_ms
+                : INT64_MAX;
+}
+
+static void end_patience(struct chain *chain, int64_t now_ms)
+{
+    while (patience_ends_ms(chain) <= now_ms)
+        answer_accepted(chain, LIST_ENTRY(chain->patient.next, struct queue_item, wait), now_ms);
 }
 
 /* Sends on what was put, and settles what is stored by now. */
@@ -165,6 +229,37 @@ static void commit(struct chain *chain, int64_t now_ms)
 {
     queue_commit(chain->queue);
     settle_stored(chain, now_ms);
+}
+
+/* True when the same request came lately: its caller gets the first one's ticket. */
+static bool is_duplicate(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    if (!chain->dedupe)
+        return false;
+    uint8_t digest[RUNTIME_DIGEST_BYTES];
+    chain->around.runtime->digest(item->sender, &item->body, digest);
+    struct dedupe_entry *entry = dedupe_find(chain->dedupe, digest, now_ms);
+    if (!entry) {
+        item->note = dedupe_add(chain->dedupe, digest, now_ms);
+        return false;
+    }
+    chain->ledger.accepted++;
+    chain->ledger.dropped[DROP_DUPLICATE]++;
+    if (entry->is_stored) {
+        answer_ack(chain, item, queue_ack_level(chain->queue), entry->ticket, now_ms);
+        queue_item_free(chain->queue, item);
+    } else {
+        list_append(&entry->waiting, &item->wait);
+    }
+    return true;
+}
+
+/* A message that did not get into the queue is not remembered as having come. */
+static void forget_digest(struct chain *chain, struct queue_item *item)
+{
+    if (item->note)
+        dedupe_remove(chain->dedupe, item->note);
+    item->note = NULL;
 }
 
 /* ---- intake ---- */
@@ -204,6 +299,13 @@ static bool make_room(struct chain *chain, const struct queue_item *item, int64_
     return true;
 }
 
+static void taken(struct chain *chain, struct queue_item *item)
+{
+    chain->ledger.accepted++;
+    if (acks_when_stored(chain))
+        list_append(&chain->storing, &item->wait);
+}
+
 static void put_when_full(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
     switch (chain->conf->queue.when_full) {
@@ -217,7 +319,7 @@ static void put_when_full(struct chain *chain, struct queue_item *item, int64_t 
         if (!make_room(chain, item, now_ms))
             refuse_as_dropped(chain, item, DROP_NEWEST, now_ms);
         else if (queue_put(chain->queue, item) == QUEUE_TAKEN)
-            chain->ledger.accepted++;
+            taken(chain, item);
         else
             refuse(chain, item, REASON_STORE_FAILED, now_ms);
         return;
@@ -237,14 +339,18 @@ static void accept_message(struct chain *chain, struct queue_item *item, int64_t
         refuse(chain, item, REASON_QUEUE_FULL, now_ms);
         return;
     }
+    if (is_duplicate(chain, item, now_ms))
+        return;
     switch (queue_put(chain->queue, item)) {
     case QUEUE_TAKEN:
-        chain->ledger.accepted++;
+        taken(chain, item);
         return;
     case QUEUE_FULL:
+        forget_digest(chain, item);
         put_when_full(chain, item, now_ms);
         return;
     default:
+        forget_digest(chain, item);
         refuse(chain, item, REASON_STORE_FAILED, now_ms);
     }
 }
@@ -260,10 +366,13 @@ static void retry_pending(struct chain *chain, int64_t now_ms)
 
 static bool is_intake_stopped(const struct chain *chain)
 {
+    bool has_callers = chain->conf->kind->front->has_callers;
     if (chain->pending)
         return true;
-    /* Callers hear of a drain; publishers cannot be told, their messages wait in libzmq. */
-    return !chain->conf->kind->front->has_callers && (chain->now.is_draining || chain->now.is_stopping);
+    /* Callers hear of a drain, and of a store out of order; publishers cannot be told, their messages wait. */
+    if (!has_callers && (chain->now.is_draining || chain->now.is_stopping))
+        return true;
+    return !queue_can_take(chain->queue) && !(has_callers && queue_is_broken(chain->queue));
 }
 
 /* Takes one message; false when there is none. */
@@ -356,10 +465,10 @@ static void settle(struct chain *chain, struct back_outcome *outcome, int64_t no
         return;
     }
     chain->ledger.delivered++;
-    if (chain->conf->kind->answer == ANSWER_REPLY)
-        answer(chain, item, &outcome->reply, now_ms);
-    else if (chain->conf->kind->answer == ANSWER_SENT)
-        answer_ack(chain, item, NULL, now_ms);
+    if (chain->conf->kind->answer == ANSWER_SENT)
+        answer_ack(chain, item, NULL, NULL, now_ms);
+    else
+        answer(chain, item, &outcome->reply, now_ms); /* buffered: where its caller was patient */
     chain->conf->kind->back->forget(chain->back, item);
     queue_ack(chain->queue, item, &outcome->reply);
 }
@@ -373,12 +482,35 @@ static void settle_outcomes(struct chain *chain, int64_t now_ms)
     }
 }
 
+/* drain_rate as a token bucket that holds a tenth of a second's messages, and at least one. */
+static void refill_credit(struct chain *chain, int64_t now_ms)
+{
+    int64_t rate = chain->conf->queue.drain_rate;
+    int64_t most = rate * CREDIT / 10 > CREDIT ? rate * CREDIT / 10 : CREDIT;
+    int64_t passed_ms = now_ms - chain->credit_ms < 1000 ? now_ms - chain->credit_ms : 1000;
+    chain->credit_ms = now_ms;
+    chain->credit += passed_ms * rate; /* CREDIT a message, 1000 ms a second */
+    chain->credit = chain->credit < most ? chain->credit : most;
+}
+
+static bool has_credit(const struct chain *chain)
+{
+    return chain->conf->queue.drain_rate == 0 || chain->credit >= CREDIT;
+}
+
+static int64_t credit_due_ms(const struct chain *chain)
+{
+    int64_t rate = chain->conf->queue.drain_rate;
+    return has_credit(chain) ? INT64_MAX : chain->credit_ms + (CREDIT - chain->credit + rate - 1) / rate;
+}
+
 static void send_messages(struct chain *chain, int64_t now_ms)
 {
     const struct back_ops *ops = chain->conf->kind->back;
     chain->has_backlog = false;
+    refill_credit(chain, now_ms);
     for (int i = 0; i < SENT_PER_TURN; i++) {
-        if (chain->now.is_paused || !ops->has_room(chain->back, now_ms))
+        if (chain->now.is_paused || !has_credit(chain) || !ops->has_room(chain->back, now_ms))
             return;
         struct queue_item *item = queue_lease(chain->queue, now_ms);
         if (!item)
@@ -387,6 +519,7 @@ static void send_messages(struct chain *chain, int64_t now_ms)
             queue_nack(chain->queue, item, now_ms);
             return;
         }
+        chain->credit -= chain->conf->queue.drain_rate > 0 ? CREDIT : 0;
         settle_outcomes(chain, now_ms);
     }
     chain->has_backlog = true;
@@ -435,14 +568,21 @@ static void end_overdue(struct chain *chain, int64_t now_ms)
     }
 }
 
+static bool is_durable(const struct chain *chain)
+{
+    return chain->conf->queue.store != STORE_MEMORY;
+}
+
 static bool is_finished(const struct chain *chain, int64_t now_ms)
 {
     if (!chain->now.is_stopping)
         return false;
+    if (now_ms >= chain->now.stop_by_ms)
+        return true;
     struct queue_stats stats;
     queue_stats(chain->queue, &stats);
-    bool is_done = stats.inflight == 0 && !chain->pending && (stats.queued == 0 || chain->now.is_paused);
-    return is_done || now_ms >= chain->now.stop_by_ms;
+    bool is_still = stats.inflight == 0 && !chain->pending && list_is_empty(&chain->storing);
+    return is_still && (stats.queued == 0 || chain->now.is_paused || is_durable(chain));
 }
 
 static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
@@ -451,7 +591,7 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
     bool has_input = kind->front->has_input(chain->front, is_intake_stopped(chain));
     bool may_enter = chain->pending && queue_has_room(chain->queue, chain->pending->body.bytes);
     if (has_input || may_enter || chain->has_backlog || kind->back->has_input(chain->back) ||
-        is_finished(chain, now_ms))
+        (chain->tickets && tickets_have_input(chain->tickets)) || is_finished(chain, now_ms))
         return now_ms;
     int64_t retry_ms = queue_next_retry_ms(chain->queue);
     const int64_t due[] = {
@@ -459,6 +599,9 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
         kind->back->next_ms(chain->back),
         verdict_on(chain, queue_oldest(chain->queue)).due_ms,
         retry_ms > now_ms ? retry_ms : INT64_MAX, /* one that is due waits for room */
+        patience_ends_ms(chain),
+        queue_oldest(chain->queue) ? credit_due_ms(chain) : INT64_MAX,
+        chain->tickets ? tickets_next_ms(chain->tickets) : INT64_MAX,
         chain->now.is_stopping ? chain->now.stop_by_ms : INT64_MAX,
     };
     int64_t next = INT64_MAX;
@@ -496,7 +639,10 @@ static void publish(struct chain *chain, bool is_stopped)
     bool is_news = state != chain->published.state || is_stopped;
     chain->published.state = state;
     chain->published.ledger = chain->ledger;
+    chain->published.ledger.accepted += stats.restored;
+    chain->published.ledger.restored = stats.restored;
     chain->published.ledger.dropped[DROP_OLDEST] += stats.dead_dropped;
+    chain->published.ledger.dropped[DROP_DAMAGED] += stats.damaged;
     chain->published.queue_bytes = stats.bytes;
     chain->published.oldest_taken_ms = stats.oldest_ms;
     chain->published.turns = chain->turns;
@@ -546,6 +692,80 @@ void chain_stats_close(struct chain_stats *stats)
     *stats = (struct chain_stats){0};
 }
 
+/* ---- operators' questions ---- */
+
+/* Between the queue's answer and the asker's ear: what is gone now counts as dropped. */
+static void count_drop(struct ask *ask)
+{
+    struct chain *chain = ask->chain;
+    if (ask->is_ok && ask->was_there)
+        chain->ledger.dropped[DROP_OPERATOR]++;
+    ask->done = ask->asker;
+    ask->done(ask);
+}
+
+static void ask_counting(struct chain *chain, struct ask *ask, int64_t now_ms)
+{
+    ask->chain = chain;
+    ask->asker = ask->done;
+    ask->done = count_drop;
+    ask_queue(ask, chain->queue, now_ms);
+}
+
+/* A dropped message is in the ledger; one in flight is not dropped. */
+static void drop_for_operator(struct chain *chain, struct ask *ask, int64_t now_ms)
+{
+    struct queue_item *item = queue_find(chain->queue, ask->id);
+    if (!item) {
+        ask_counting(chain, ask, now_ms);
+        return;
+    }
+    bool may_go = item->place == QUEUE_WAITING || item->place == QUEUE_RETRYING;
+    if (may_go)
+        drop(chain, item, DROP_OPERATOR, now_ms);
+    ask_end(ask, true, may_go);
+}
+
+static void answer_ask(struct chain *chain, struct ask *ask, int64_t now_ms)
+{
+    if (ask->what == ASK_DROP)
+        drop_for_operator(chain, ask, now_ms);
+    else if (ask->what == ASK_DEAD_DROP)
+        ask_counting(chain, ask, now_ms);
+    else
+        ask_queue(ask, chain->queue, now_ms);
+}
+
+static struct ask *next_ask(struct chain *chain)
+{
+    pthread_mutex_lock(&chain->mutex);
+    struct list *link = list_first(&chain->asks);
+    if (link)
+        list_remove(link);
+    pthread_mutex_unlock(&chain->mutex);
+    return link ? LIST_ENTRY(link, struct ask, link) : NULL;
+}
+
+static void answer_asks(struct chain *chain, int64_t now_ms)
+{
+    struct ask *ask;
+    while ((ask = next_ask(chain)) != NULL)
+        answer_ask(chain, ask, now_ms);
+}
+
+void chain_ask(struct chain *chain, struct ask *ask)
+{
+    pthread_mutex_lock(&chain->mutex);
+    bool is_stopped = chain->published.is_stopped;
+    if (!is_stopped)
+        list_append(&chain->asks, &ask->link);
+    pthread_mutex_unlock(&chain->mutex);
+    if (is_stopped)
+        ask_end(ask, false, false);
+    else
+        waker_wake(chain->waker);
+}
+
 /* ---- the loop ---- */
 
 static void read_wishes(struct chain *chain)
@@ -563,32 +783,58 @@ static void turn(struct chain *chain, int64_t now_ms)
     kind->front->tick(chain->front, now_ms);
     retry_pending(chain, now_ms);
     take_messages(chain, now_ms);
-    commit(chain, now_ms);
+    settle_stored(chain, now_ms);
+    answer_asks(chain, now_ms);
+    if (chain->tickets)
+        tickets_tick(chain->tickets, now_ms);
     struct queue_stats stats;
     queue_stats(chain->queue, &stats);
     kind->back->tick(chain->back, stats.queued, now_ms);
     settle_outcomes(chain, now_ms);
     send_messages(chain, now_ms);
     end_overdue(chain, now_ms);
+    end_patience(chain, now_ms);
+    queue_commit(chain->queue);
     chain->turns++;
 }
 
-/* Whoever still waits hears how it ended: what was sent is lost, what was not never will be. */
-static void end_all(struct chain *chain, int64_t now_ms)
+/* What was in flight is given up; a durable queue keeps it, and tries it again with the next start. */
+static void end_inflight(struct chain *chain, int64_t now_ms)
 {
-    retry_pending(chain, now_ms);
     chain->conf->kind->back->abandon(chain->back, now_ms);
     struct back_outcome outcome = {0};
     while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
-        if (outcome.result == BACK_DELIVERED)
+        if (outcome.result == BACK_DELIVERED) {
             settle(chain, &outcome, now_ms);
-        else
+        } else if (is_durable(chain)) {
+            chain->conf->kind->back->forget(chain->back, outcome.item);
+            queue_nack(chain->queue, outcome.item, now_ms);
+        } else {
             fail(chain, outcome.item, REASON_LOST, now_ms);
+        }
         message_close(&outcome.reply);
     }
+}
+
+/* Whoever still waits hears how it ended: what was sent is lost, what was not never will be, what is stored is
+ * kept. */
+static void end_all(struct chain *chain, int64_t now_ms)
+{
+    retry_pending(chain, now_ms);
+    commit(chain, now_ms);
+    end_inflight(chain, now_ms);
+    LIST_EACH_SAFE (link, following, &chain->patient)
+        answer_accepted(chain, LIST_ENTRY(link, struct queue_item, wait), now_ms);
+    LIST_EACH_SAFE (link, following, &chain->storing) {
+        struct queue_item *item = LIST_ENTRY(link, struct queue_item, wait);
+        answer_error(chain, item, REASON_STORE_FAILED, now_ms);
+        settle_duplicates(chain, item, false, now_ms);
+        list_remove(link);
+    }
     struct queue_item *item;
-    while ((item = queue_oldest(chain->queue)) != NULL)
+    while (!is_durable(chain) && (item = queue_oldest(chain->queue)) != NULL)
         fail(chain, item, item->was_sent ? REASON_LOST : REASON_SHUTTING_DOWN, now_ms);
+    queue_commit(chain->queue);
 }
 
 static void *chain_run(void *argument)
@@ -616,6 +862,9 @@ static void *chain_run(void *argument)
     }
     end_all(chain, now_ms);
     publish(chain, true);
+    struct ask *ask;
+    while ((ask = next_ask(chain)) != NULL)
+        ask_end(ask, false, false);
     return NULL;
 }
 
@@ -630,8 +879,12 @@ static void release(struct chain *chain)
     if (chain->queue) {
         if (chain->spare)
             queue_item_free(chain->queue, chain->spare);
+        if (queue_fd(chain->queue) != -1)
+            poller_remove(&chain->poller, queue_fd(chain->queue));
         queue_free(chain->queue);
     }
+    tickets_close(chain->tickets, ANSWERS_LINGER_MS);
+    dedupe_free(chain->dedupe);
     if (chain->around.front_door)
         chain->around.runtime->doorman->close(chain->around.front_door);
     if (chain->around.back_door)
@@ -661,19 +914,43 @@ static int open_doors(struct chain *chain, char *err, size_t err_size)
     return has_back_door && !around->back_door ? -1 : 0;
 }
 
+static int open_queue(struct chain *chain, char *err, size_t err_size)
+{
+    const struct queue_conf *conf = &chain->conf->queue;
+    const struct queue_limits limits = {.max_messages = (uint64_t)conf->max_messages,
+                                        .max_bytes = (uint64_t)conf->max_bytes,
+                                        .is_ordered = chain->conf->kind->is_ordered};
+    const struct queue_disk_conf disk = {
+        .name = chain->conf->name,
+        .limits = limits,
+        .window = (uint32_t)(chain->conf->backend.window * (int64_t)chain->conf->backend.endpoints.count),
+        .sync_ms = conf->sync_ms,
+        .keep_replies_ms = chain->conf->frontend.tickets.count > 0 ? conf->keep_replies_ms : 0,
+        .now_ms = clock_ms()};
+    snprintf(err, err_size, "out of memory or descriptors");
+    if (is_durable(chain))
+        chain->queue = queue_disk_open(chain->around.runtime->store, &disk, err, err_size);
+    else
+        chain->queue = queue_memory_new(&limits);
+    if (chain->queue && conf->dedupe_ms > 0)
+        chain->dedupe = dedupe_new(conf->dedupe_ms, DEDUPE_MAX);
+    if (!chain->queue || (conf->dedupe_ms > 0 && !chain->dedupe))
+        return -1;
+    int fd = queue_fd(chain->queue);
+    return fd == -1 ? 0 : poller_add(&chain->poller, fd, &chain->has_news);
+}
+
 static int open_parts(struct chain *chain, char *err, size_t err_size)
 {
     const struct chain_conf *conf = chain->conf;
-    const struct queue_limits limits = {.max_messages = (uint64_t)conf->queue.max_messages,
-                                        .max_bytes = (uint64_t)conf->queue.max_bytes,
-                                        .is_ordered = conf->kind->is_ordered};
     chain->waker = waker_new();
-    chain->queue = queue_memory_new(&limits);
-    if (poller_open(&chain->poller) != 0 || !chain->waker || !chain->queue ||
+    if (poller_open(&chain->poller) != 0 || !chain->waker ||
         poller_add(&chain->poller, waker_fd(chain->waker), &chain->is_woken) != 0) {
         snprintf(err, err_size, "out of memory or descriptors");
         return -1;
     }
+    if (open_queue(chain, err, err_size) != 0)
+        return -1;
     chain->around.waker = chain->waker;
     if (open_doors(chain, err, err_size) != 0)
         return -1;
@@ -683,6 +960,11 @@ static int open_parts(struct chain *chain, char *err, size_t err_size)
     chain->back = conf->kind->back->open(conf, &chain->around, err, err_size);
     if (!chain->back)
         return -1;
+    if (conf->frontend.tickets.count > 0) {
+        chain->tickets = tickets_open(conf, &chain->around, chain->queue, err, err_size);
+        if (!chain->tickets)
+            return -1;
+    }
     chain->upstream_count =
         conf->kind->front->upstreams(chain->front, NULL) + conf->kind->back->upstreams(chain->back, NULL);
     chain->rows = calloc(chain->upstream_count + 1, sizeof *chain->rows);
@@ -706,6 +988,9 @@ struct chain *chain_open(const struct chain_conf *conf, struct runtime *runtime,
     chain->daemon_waker = -1;
     chain->unconnected_ms = -1;
     pthread_mutex_init(&chain->mutex, NULL);
+    list_init(&chain->asks);
+    list_init(&chain->storing);
+    list_init(&chain->patient);
     chain->around = (struct surroundings){
         .runtime = runtime, .poller = &chain->poller, .chain = conf->name, .ledger = &chain->ledger};
     if (open_parts(chain, err, err_size) != 0) {

@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct ask;
 struct chain;
 
 /* A consistent copy of the state at the end of the chain's last turn. -1 when memory is short. */
@@ -51,6 +52,9 @@ bool chain_is_stopped(const struct chain *chain);
 /* Is written to (as an eventfd) when the chain has ended or its state has changed, so that a daemon need
  * not poll; -1 = none. Set before chain_start. */
 void chain_set_waker(struct chain *chain, int eventfd);
+
+/* Puts a question to the chain's queue; see ask.h. */
+void chain_ask(struct chain *chain, struct ask *ask);
 
 /* A sign of life: asks the loop to turn; chain_turns counts its turns. */
 void chain_ping(struct chain *chain);

@@ -41,6 +41,7 @@ struct frontend_conf {
     int64_t max_message_bytes;      /* 0 = no limit */
     int64_t max_frames;             /* 0 = no limit */
     struct credentials credentials; /* SUB: towards the publisher */
+    struct endpoint_list tickets;   /* buffered kinds */
 };
 
 enum correlation { CORRELATION_AUTO, CORRELATION_LOCKSTEP, CORRELATION_ENVELOPE };
@@ -60,12 +61,20 @@ struct backend_conf {
     int64_t hwm;          /* PUB */
 };
 
+enum queue_store { STORE_MEMORY, STORE_DISK, STORE_POSTGRESQL };
+
 struct queue_conf {
+    int store; /* enum queue_store */
     int64_t max_messages;
     int64_t max_bytes;
     int64_t max_age_ms;
     int when_full; /* enum queue_full_policy */
     int64_t max_attempts;
+    int64_t patience_ms;
+    int64_t keep_replies_ms;
+    int64_t dedupe_ms;
+    int64_t drain_rate; /* messages per second; 0 = as fast as it goes */
+    int64_t sync_ms;    /* DISK: 0 = always */
 };
 
 struct chain_conf {

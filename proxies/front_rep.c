@@ -92,6 +92,8 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
         .send_hwm = CALLER_HWM,
         .receive_hwm = request_hwm(conf->frontend.max_message_bytes),
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
+        .max_frames = WIRE_FRAMES(conf->frontend.max_frames),
+        .chain = around->chain,
         .takes_over = !around->front_door || around->front_door->mechanism == DOOR_NULL,
         .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
     };
@@ -265,6 +267,16 @@ static void answer_heartbeat(struct front *front, const struct queue_item *item,
     message_close(&ack);
 }
 
+/* Who a ticket will belong to, and whose requests are looked through for an identical one. */
+static void note_sender(const struct front *front, struct queue_item *item, const char *user)
+{
+    item->owner = user ? queue_owner(user) : 0;
+    if (front->conf->queue.dedupe_ms == 0)
+        return;
+    const char *sender = user ? user : zmq_msg_gets(message_frame(&item->body, 0), "Peer-Address");
+    item->sender = queue_owner(sender ? sender : "");
+}
+
 static enum front_taken judge(struct front *front, struct queue_item *item, int64_t now_ms)
 {
     const char *user;
@@ -274,6 +286,7 @@ static enum front_taken judge(struct front *front, struct queue_item *item, int6
     case DOOR_RATE_LIMITED:
         return FRONT_RATE_LIMITED;
     default:
+        note_sender(front, item, user);
         if (!dialect_is_heartbeat(front->conf->dialect, &item->body))
             return FRONT_MESSAGE;
         answer_heartbeat(front, item, now_ms);

@@ -47,6 +47,8 @@ static struct front *sub_open(const struct chain_conf *conf, const struct surrou
         .send_hwm = PUBLISHER_HWM,
         .receive_hwm = PUBLISHER_HWM,
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
+        .max_frames = WIRE_FRAMES(conf->frontend.max_frames),
+        .chain = around->chain,
         .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
         .credentials = &conf->frontend.credentials,
         .subscribe = &conf->frontend.subscribe,

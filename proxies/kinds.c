@@ -11,6 +11,7 @@
 
 static const struct kind kinds[] = {
     {"rep-req", &front_rep, &back_req, ANSWER_REPLY, .is_ordered = false},
+    {"buffered-rep-req", &front_rep, &back_req, ANSWER_STORED, .is_ordered = true, .retries_forever = true},
     {"rep-pub", &front_rep, &back_pub, ANSWER_SENT, .is_ordered = true},
     {"sub-req", &front_sub, &back_req, ANSWER_NEVER, .is_ordered = true, .retries_forever = true},
     {"sub-pub", &front_sub, &back_pub, ANSWER_NEVER, .is_ordered = true},
@@ -27,7 +28,7 @@ const struct kind *kind_find(const char *name)
 
 const char *kind_names(void)
 {
-    return "rep-req, rep-pub, sub-req, sub-pub";
+    return "rep-req, buffered-rep-req, rep-pub, sub-req, sub-pub";
 }
 
 bool kind_has_rep_front(const struct kind *kind)

@@ -8,18 +8,26 @@
 #include "proxies/event.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 struct door;
 struct doorman;
 struct monitor;
+struct message;
 struct poller;
+struct store;
 struct waker;
+
+#define RUNTIME_DIGEST_BYTES 16
 
 /* Outlives the chains. */
 struct runtime {
     void *zmq; /* the context */
     struct monitor *monitor;
     struct event_sink events;
+    struct store *store; /* of durable queues; NULL = none; set before the first chain that needs it */
+    /* A keyed digest of a message from a sender, for dedupe: equal for equal ones, not to be forged. */
+    void (*digest)(uint64_t sender, const struct message *body, uint8_t digest[RUNTIME_DIGEST_BYTES]);
     const struct doorman *doorman; /* NULL = every door is open; set before the first chain */
 };
 

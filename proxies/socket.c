@@ -39,7 +39,8 @@ enum {
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_COUNT = 3,
     UNACKED_MS = 30000, /* data that the peer's kernel does not take for so long ends a connection of ours */
-    SUBSCRIPTION_BYTES_MAX = 4096
+    SUBSCRIPTION_BYTES_MAX = 4096,
+    SUBSCRIPTION_FRAMES_MAX = 4
 };
 
 static int refuse(char *err, size_t err_size, const char *what)
@@ -190,6 +191,17 @@ static int set_options(void *zmq, const struct socket_options *options, const st
     return set_write_only(zmq, options, err, err_size);
 }
 
+static struct guard_limits guard_limits_of(const struct socket_options *options)
+{
+    struct guard_limits limits = {
+        .chain = options->chain,
+        .message = {(uint64_t)options->max_frame_bytes, (uint64_t)options->max_frames},
+    };
+    if (options->type == ZMQ_PUB)
+        limits.message = (struct zmtp_limits){SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_FRAMES_MAX};
+    return limits;
+}
+
 static int descriptor(void *zmq)
 {
     int fd = -1;
@@ -202,6 +214,7 @@ int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
                 size_t err_size)
 {
     *socket = (struct socket){.poller = poller, .type = options->type, .is_ready = true};
+    socket->limits = guard_limits_of(options);
     void *zmq = zmq_socket(zmq_context, options->type);
     if (!zmq)
         return refuse(err, err_size, "cannot make a socket");
@@ -253,11 +266,12 @@ static int may_bind_ipc(const char *path, char *err, size_t err_size)
 }
 
 /* The folder's lock keeps two starting daemons from both finding the path free. */
-static int bind_ipc(void *zmq, const char *address, char *err, size_t err_size)
+static int bind_ipc(void *zmq, const char *address, const struct guard_limits *limits, char *err,
+                    size_t err_size)
 {
     const char *path = address + strlen("ipc://");
     if (*path == '@' || *path == '*') /* abstract, or chosen by libzmq: no file to lose */
-        return zmq_bind(zmq, address) == 0 ? 0 : refuse(err, err_size, "cannot bind");
+        return guard_bind(zmq, address, limits) == 0 ? 0 : refuse(err, err_size, "cannot bind");
     char folder[sizeof((struct sockaddr_un *)0)->sun_path + 2];
     snprintf(folder, sizeof folder, "%s", path);
     int lock = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -267,7 +281,7 @@ static int bind_ipc(void *zmq, const char *address, char *err, size_t err_size)
     }
     flock(lock, LOCK_EX);
     int rc = may_bind_ipc(path, err, err_size);
-    if (rc == 0 && zmq_bind(zmq, address) != 0)
+    if (rc == 0 && guard_bind(zmq, address, limits) != 0)
         rc = refuse(err, err_size, "cannot bind");
     close(lock);
     return rc;
@@ -276,8 +290,11 @@ static int bind_ipc(void *zmq, const char *address, char *err, size_t err_size)
 int socket_bind(struct socket *socket, const struct endpoint *endpoint, char *err, size_t err_size)
 {
     if (endpoint->transport == TRANSPORT_IPC)
-        return bind_ipc(socket->zmq, endpoint->address, err, err_size);
-    return zmq_bind(socket->zmq, endpoint->address) == 0 ? 0 : refuse(err, err_size, "cannot bind");
+        return bind_ipc(socket->zmq, endpoint->address, &socket->limits, err, err_size);
+    int rc = endpoint->transport == TRANSPORT_INPROC
+                 ? zmq_bind(socket->zmq, endpoint->address)
+                 : guard_bind(socket->zmq, endpoint->address, &socket->limits);
+    return rc == 0 ? 0 : refuse(err, err_size, "cannot bind");
 }
 
 int socket_connect(struct socket *socket, const char *address, char *err, size_t err_size)

@@ -7,6 +7,7 @@
 #define PROXYD_PROXIES_SOCKET_H
 
 #include "proxies/conf.h"
+#include "proxies/guard.h"
 #include "proxies/poller.h"
 
 #include <stdbool.h>
@@ -25,7 +26,9 @@ struct socket_options {
     int type;                /* ZMQ_ROUTER, … */
     int send_hwm;            /* messages kept for one peer; 0 = no bound: the caller has one */
     int receive_hwm;         /* likewise */
-    int64_t max_frame_bytes; /* a larger frame cuts the connection; 0 = any size */
+    int64_t max_frame_bytes; /* a larger frame cuts the connection; where bound, so does a larger message */
+    int64_t max_frames;      /* where bound: a message of more cuts the connection. Of both, 0 = no limit */
+    const char *chain;       /* where bound: whose connections these are; NULL = not counted as a chain's */
     bool takes_over;         /* ROUTER: a new connection with an old one's routing id replaces it */
     bool may_fall_silent;    /* its owner stops reading at times: its own silence must not cut the link */
     const struct credentials *credentials; /* connecting: towards the peer; NULL = none */
@@ -38,6 +41,7 @@ struct socket {
     void *zmq; /* NULL while closed */
     int type;  /* ZMQ_ROUTER, … */
     struct poller *poller;
+    struct guard_limits limits; /* where bound: of what its peers may do */
     bool is_ready; /* may have input: its descriptor fired, or a call on it may have swallowed the signal */
 };
 

@@ -24,6 +24,9 @@ struct wire_limits {
 
 #define WIRE_MERCY 4
 
+/* The most frames, all together, that may be told of being too many: address, delimiter and body. */
+#define WIRE_FRAMES(max_frames) ((max_frames) > 0 ? 2 * WIRE_MERCY * (max_frames) + 1 : 0)
+
 enum wire_received {
     WIRE_NONE,      /* nothing to read now */
     WIRE_MESSAGE,   /* a whole message */

@@ -25,6 +25,10 @@
 #define PASSWORD_MAX_BYTES 255
 #define PROBLEM_MAX_BYTES  4000
 
+/* What a disk store may hold when nothing is said. */
+#define DISK_MAX_MESSAGES 1000000
+#define DISK_MAX_BYTES    (INT64_C(1) << 30)
+
 /* An endpoint that a chain binds (or the control socket: chain NULL), and where that is written. */
 struct bound {
     const struct endpoint *endpoint;
@@ -42,6 +46,7 @@ struct loader {
     unsigned kind;                 /* of the chain being loaded, one bit of config_kinds; 0 = not known */
     const struct dialect *dialect; /* likewise; NULL = not known */
     struct chain_conf *chain;
+    bool needs_state_dir; /* some queue is on disk */
     struct endpoint control;
     struct bound *bound;
     size_t bound_count;
@@ -605,6 +610,25 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
                 "backend.heartbeat: the dialect %s has no heartbeat", loader->dialect->name);
 }
 
+/* A disk holds more than memory does. */
+static void check_queue(struct loader *loader, const config_setting_t *group, struct chain_conf *chain)
+{
+    const config_setting_t *store = member(group, "store");
+    struct queue_conf *queue = &chain->queue;
+    if (queue->store != STORE_DISK)
+        return;
+    if (loader->kind != 0 && !(loader->kind & (CONFIG_BUFFERED | CONFIG_SUB_REQ))) {
+        key_problem(loader, line_of(store), config_key_find(CONFIG_QUEUE, "store"),
+                    " = \"disk\" belongs to %s only", config_kinds_text(CONFIG_BUFFERED | CONFIG_SUB_REQ));
+        return;
+    }
+    if (!member(group, "max_messages"))
+        queue->max_messages = DISK_MAX_MESSAGES;
+    if (!member(group, "max_bytes"))
+        queue->max_bytes = DISK_MAX_BYTES;
+    loader->needs_state_dir = true;
+}
+
 /* ---- Chains ---- */
 
 unsigned config_kind(const struct kind *kind)
@@ -633,8 +657,7 @@ static void find_kind_and_dialect(struct loader *loader, const config_setting_t 
     chain->dialect = dialect_name ? dialect_find(dialect_name) : NULL;
     loader->kind = chain->kind ? config_kind(chain->kind) : 0;
     loader->dialect = chain->dialect;
-    if (kind_name && !chain->kind &&
-        !config_has_word(config_key_find(CONFIG_CHAIN, "kind")->later, kind_name))
+    if (kind_name && !chain->kind)
         problem(loader, line_of(kind), "unknown kind \"%s\"; known: %s", kind_name, kind_names());
     if (dialect_name && !chain->dialect &&
         !config_has_word(config_key_find(CONFIG_CHAIN, "dialect")->later, dialect_name))
@@ -678,6 +701,7 @@ static void load_chain(struct loader *loader, const config_setting_t *chains, in
     find_kind_and_dialect(loader, group, chain);
     load_section(loader, CONFIG_CHAIN, group, chain);
     load_section(loader, CONFIG_QUEUE, group_in(group, "queue"), chain);
+    check_queue(loader, group_in(group, "queue"), chain);
     if (frontend) {
         load_section(loader, CONFIG_FRONTEND, frontend, chain);
         check_frontend(loader, frontend, chain);
@@ -731,6 +755,22 @@ static void check_control_group(struct loader *loader, const config_setting_t *g
                 name);
 }
 
+/* Disk stores live there. */
+static void check_state_dir(struct loader *loader, const config_setting_t *group)
+{
+    const char *path = loader->config->daemon.state_dir;
+    struct stat status;
+    if (!loader->needs_state_dir || !path)
+        return;
+    errno = 0;
+    if (stat(path, &status) == 0 && S_ISDIR(status.st_mode) && access(path, W_OK | X_OK) == 0)
+        return;
+    const config_setting_t *setting = member(group, "state_dir");
+    snprintf(loader->owner, sizeof(loader->owner), "daemon");
+    key_problem(loader, line_of(setting), config_key_find(CONFIG_DAEMON, "state_dir"), ": %s: %s", path,
+                strerror(errno ? errno : ENOTDIR));
+}
+
 /* The file as libconfig's tree; NULL after a problem. */
 static const config_setting_t *read_tree(struct loader *loader, config_t *tree)
 {
@@ -761,6 +801,7 @@ static void load_file(struct loader *loader, bool daemon_only)
         check_control(loader, daemon);
         check_control_group(loader, daemon);
         load_chains(loader, root);
+        check_state_dir(loader, daemon);
     }
     config_destroy(&tree);
 }

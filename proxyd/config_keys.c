@@ -231,6 +231,10 @@ bool config_key_number(const struct config_key *key, const char *text, int64_t *
         *number = word_index(key->words, text);
         return *number >= 0;
     }
+    if (key->fallback && strcmp(text, key->fallback) == 0 && strcmp(text, "always") == 0) {
+        *number = 0; /* sync without an interval */
+        return true;
+    }
     return parse_units(text, units_of(key), number);
 }
 

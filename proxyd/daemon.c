@@ -10,7 +10,11 @@
  */
 #include "proxyd/daemon.h"
 
+#include "auth/digest.h"
+#include "auth/secret.h"
+#include "buffer/store.h"
 #include "proxies/chain.h"
+#include "proxies/guard.h"
 #include "proxies/kinds.h"
 #include "proxyd/control.h"
 #include "proxyd/log.h"
@@ -386,10 +390,61 @@ static int count_sockets(const struct config *config)
     return count < LIBZMQ_MAX ? (int)count : LIBZMQ_MAX;
 }
 
+/* Before the first socket. What is not for peers: a descriptor for each socket, two for each chain's loop, and
+ * those of libzmq, the stores and the log. */
+static int open_guard(struct daemon *daemon, char *err, size_t err_size)
+{
+    enum { DESCRIPTORS_OF_A_CHAIN = 2, FEW_MORE = 32 };
+    const struct config *config = daemon->config;
+    const struct guard_conf conf = {
+        .max_connections = config->daemon.max_connections,
+        .max_connections_per_address = config->daemon.max_connections_per_address,
+        .kept_descriptors =
+            count_sockets(config) + DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count + FEW_MORE,
+    };
+    return guard_open(&conf, daemon->events, err, err_size);
+}
+
+/* Called by the store thread, too. */
+static void on_store_event(void *context, enum store_event_kind kind, const char *text, uint64_t count)
+{
+    const struct daemon *daemon = context;
+    enum event_level level = kind == STORE_EVENT_RESUMED ? EVENT_INFO : EVENT_ERROR;
+    if (text)
+        EVENT(&daemon->events, level, store_event_name(kind), EVENT_TEXT("reason", text),
+              EVENT_NUMBER("count", (int64_t)count));
+    else
+        EVENT(&daemon->events, level, store_event_name(kind), EVENT_NUMBER("count", (int64_t)count));
+}
+
+static void digest_message(uint64_t sender, const struct message *body, uint8_t digest[RUNTIME_DIGEST_BYTES])
+{
+    struct digest state;
+    digest_begin(&state);
+    digest_add(&state, &sender, sizeof(sender));
+    for (uint32_t i = 0; i < body->count; i++)
+        digest_add(&state, zmq_msg_data(message_frame(body, i)), zmq_msg_size(message_frame(body, i)));
+    digest_end(&state, digest);
+}
+
+/* One store for all chains that keep their queue on disk. */
+static int open_store(struct daemon *daemon, char *err, size_t err_size)
+{
+    const struct store_conf conf = {
+        .directory = daemon->config->daemon.state_dir, .event = on_store_event, .context = daemon};
+    bool is_needed = false;
+    for (size_t i = 0; i < daemon->config->chain_count; i++)
+        is_needed |= daemon->config->chains[i].queue.store == STORE_DISK;
+    daemon->runtime.digest = digest_message;
+    if (is_needed)
+        daemon->runtime.store = store_open(&conf, err, err_size);
+    return is_needed && !daemon->runtime.store ? -1 : 0;
+}
+
 static int start(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
-    char err[256];
+    char err[256] = "no randomness";
     sigset_t set;
     own_signals(&set);
     daemon->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -399,9 +454,12 @@ static int start(struct daemon *daemon)
     if (daemon->signals < 0 || daemon->waker < 0 || !daemon->slots || !daemon->chains)
         return failed(daemon, "start-failed", NULL, strerror(errno));
 
-    if (runtime_open(&daemon->runtime, count_sockets(config), daemon->events, err, sizeof(err)) < 0)
+    if (open_guard(daemon, err, sizeof(err)) < 0 ||
+        runtime_open(&daemon->runtime, count_sockets(config), daemon->events, err, sizeof(err)) < 0)
         return failed(daemon, "start-failed", NULL, err);
     daemon->has_runtime = true;
+    if (secret_open() < 0 || open_store(daemon, err, sizeof(err)) < 0)
+        return failed(daemon, "start-failed", NULL, err);
 
     if (open_chains(daemon) < 0)
         return -1;
@@ -429,8 +487,11 @@ static void stop(struct daemon *daemon)
     for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)
         if (daemon->chains[i])
             chain_free(daemon->chains[i]);
+    if (daemon->runtime.store)
+        store_close(daemon->runtime.store);
     if (daemon->has_runtime)
         runtime_close(&daemon->runtime);
+    guard_close();
     free(daemon->chains);
     free(daemon->slots);
     if (daemon->waker >= 0)

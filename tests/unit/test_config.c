@@ -284,7 +284,7 @@ static void what_comes_later_may_be_written_at_its_default(void **state)
     (void)state;
     config_free(loaded(chain_with(
         "rep-req", "auth = \"none\"; rate = 0; burst = 0; users = [ \"*\" ]; allow = [ ]; deny = [ ];", "",
-        "queue = { store = \"memory\"; drain_rate = 0; sync = \"always\"; };")));
+        "queue = { store = \"memory\"; drain_rate = 0; };")));
     config_free(loaded(chain_with("sub-pub", "", "auth = \"none\"; users = [ \"*\" ];", "")));
 }
 
@@ -527,7 +527,9 @@ static void keys_of_other_kinds_are_refused(void **state)
     refuse_rest("rep-req", "queue = { max_attempts = 5; };",
                 "queue.max_attempts belongs to buffered and sub-req chains only");
     refuse_rest("rep-req", "queue = { patience = \"5s\"; };",
-                "queue.patience belongs to buffered chains only, and is not yet available");
+                "queue.patience belongs to buffered chains only");
+    refuse_rest("rep-req", "queue = { store = \"disk\"; };",
+                "queue.store = \"disk\" belongs to buffered and sub-req chains only");
 }
 
 static void what_comes_later_is_not_yet_available(void **state)
@@ -541,16 +543,11 @@ static void what_comes_later_is_not_yet_available(void **state)
     refuse_front("rep-req", "curve_keys = \"k\";", "frontend.curve_keys is not yet available");
     refuse_back("rep-req", "curve_server_key = \"k\";", "backend.curve_server_key is not yet available");
     refuse_back("rep-pub", "auth = \"curve\";", "backend.auth = \"curve\" is not yet available");
-    refuse_rest("rep-req", "queue = { store = \"disk\"; };", "queue.store = \"disk\" is not yet available");
-    refuse_rest("rep-req", "queue = { drain_rate = 5; };", "queue.drain_rate is not yet available");
+    refuse_rest("sub-req", "queue = { store = \"postgresql\"; };",
+                "queue.store = \"postgresql\" is not yet available");
     refuse_rest("rep-req", "queue = { connection = \"password=secret\"; };",
                 "queue.connection is not yet available");
     refuse_rest("rep-req", "dialect = \"jsonrpc\";", "dialect = \"jsonrpc\" is not yet available");
-    expect(
-        chain_with("buffered-rep-req", "tickets = [ \"tcp://*:5\" ];", "", "queue = { dedupe = \"5s\"; };"),
-        "c:1: chain \"a\": kind = \"buffered-rep-req\" is not yet available\n"
-        "c:1: chain \"a\": queue.dedupe is not yet available\n"
-        "c:1: chain \"a\": frontend.tickets is not yet available\n");
 }
 
 static void names_are_checked(void **state)

@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Between libzmq and the kernel; see guard.h. An executable's symbols are found before those of any library:
+ *
+ *     zmq_bind       listen   ─┐
+ *     I/O thread     accept4   ├─>  here  ─>  kernel
+ *                    recv      │
+ *                    close    ─┘
+ *
+ * Descriptors that libzmq did not get in this way pass untouched. Everything happens on libzmq's own threads,
+ * between its call and the kernel's, so no descriptor can have changed hands meanwhile, as it can have when a
+ * monitor's event is read. The mutex guards counts and lists; it is taken when a connection comes, has finished
+ * its handshake, and goes, but not for what it sends.
+ */
+#include "proxies/guard.h"
+
+#include "buffer/list.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+#include <zmq.h>
+
+enum {
+    DESCRIPTORS_MAX = 65536,
+    KEPT_SHARE = 4, /* of few descriptors, connections get at least this part */
+    ORIGIN_LISTS = 1024,
+    CHAIN_BYTES = 65,
+    QUIET_MS = 10000 /* between two events of one kind */
+};
+
+/* What the connections to one listening socket have in common. */
+struct port {
+    unsigned references; /* its listener, and each of its connections */
+    bool is_counted;
+    struct zmtp_limits message;
+    char chain[CHAIN_BYTES];
+};
+
+/* Where connections come from: an IPv4 address, or an IPv6 network of 64 bits. */
+struct origin {
+    struct list link; /* guard.origins[] */
+    uint8_t key[8];
+    bool is_ipv6;
+    int64_t count;
+    struct list unfinished; /* struct guarded.beside, oldest first */
+};
+
+/* A descriptor of libzmq's: a listener, or a connection that a peer made to one. */
+struct guarded {
+    int fd;
+    bool is_listener;
+    struct port *port;
+    /* of a connection */
+    bool has_finished; /* its handshake; its own thread's */
+    bool is_counted;   /* guarded by the mutex, as are the following */
+    struct list unfinished, beside;
+    struct origin *origin; /* NULL: has no address */
+    struct zmtp stream;    /* its own thread's */
+};
+
+enum told { TOLD_REFUSED, TOLD_CUT, TOLD_COUNT };
+
+static _Atomic(struct guarded *) descriptors[DESCRIPTORS_MAX];
+
+static struct {
+    atomic_bool is_open;
+    struct guard_conf conf;
+    struct event_sink events;
+    pthread_mutex_t mutex;  /* guards the rest */
+    int64_t count;          /* of counted connections */
+    struct list unfinished; /* of those, the ones in their handshake, oldest first */
+    struct list origins[ORIGIN_LISTS];
+    uint64_t seed;
+    int spare; /* a descriptor to give up when there are no others; -1 = it was taken */
+    int64_t quiet_until_ms[TOLD_COUNT];
+    uint64_t refused, cut;
+} guard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .spare = -1};
+
+/* The bind that this thread is in. */
+static _Thread_local struct {
+    const struct guard_limits *limits; /* NULL = in none */
+    bool has_listened;
+} binding;
+
+/* ---- what the kernel does ---- */
+
+static int kernel_listen(int fd, int backlog)
+{
+    return (int)syscall(SYS_listen, fd, backlog);
+}
+
+static int kernel_accept(int fd, struct sockaddr *peer, socklen_t *size, int flags)
+{
+    return (int)syscall(SYS_accept4, fd, peer, size, flags);
+}
+
+static int kernel_close(int fd)
+{
+    return (int)syscall(SYS_close, fd);
+}
+
+static struct guarded *find(int fd)
+{
+    return fd >= 0 && fd < DESCRIPTORS_MAX ? atomic_load_explicit(&descriptors[fd], memory_order_acquire)
+                                           : NULL;
+}
+
+/* ---- events; the mutex is held ---- */
+
+/* True at most once in QUIET_MS for each kind. */
+static bool may_tell(enum told kind)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    if (now_ms < guard.quiet_until_ms[kind])
+        return false;
+    guard.quiet_until_ms[kind] = now_ms + QUIET_MS;
+    return true;
+}
+
+static void print_address(const struct sockaddr_storage *peer, char *text, socklen_t size)
+{
+    text[0] = '\0';
+    if (peer->ss_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, text, size);
+    else if (peer->ss_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr, text, size);
+    else if (peer->ss_family == AF_UNIX)
+        snprintf(text, size, "ipc");
+}
+
+static void tell_refused(const struct port *port, const struct sockaddr_storage *peer, const char *limit)
+{
+    char address[INET6_ADDRSTRLEN];
+    guard.refused++;
+    if (!may_tell(TOLD_REFUSED))
+        return;
+    print_address(peer, address, sizeof address);
+    EVENT(&guard.events, EVENT_WARNING, "connection-refused", EVENT_TEXT("chain", port->chain),
+          EVENT_TEXT("address", address), EVENT_TEXT("limit", limit),
+          EVENT_NUMBER("connections", guard.count), EVENT_NUMBER("refused", (int64_t)guard.refused));
+}
+
+static void tell_cut(const struct guarded *connection)
+{
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+    char address[INET6_ADDRSTRLEN];
+    guard.cut++;
+    if (!may_tell(TOLD_CUT))
+        return;
+    getpeername(connection->fd, (struct sockaddr *)&peer, &(socklen_t){sizeof peer});
+    print_address(&peer, address, sizeof address);
+    EVENT(&guard.events, EVENT_WARNING, "connection-cut", EVENT_TEXT("chain", connection->port->chain),
+          EVENT_TEXT("address", address), EVENT_TEXT("cause", "too-large"),
+          EVENT_NUMBER("frames", (int64_t)connection->stream.frames),
+          EVENT_NUMBER("bytes", (int64_t)connection->stream.bytes), EVENT_NUMBER("cut", (int64_t)guard.cut));
+}
+
+/* ---- who is connected; the mutex is held ---- */
+
+/* False where there is no address to tell peers apart by. */
+static bool key_of(const struct sockaddr_storage *peer, struct origin *origin)
+{
+    static const uint8_t mapped[12] = {[10] = 0xFF, [11] = 0xFF};
+    if (peer->ss_family == AF_INET) {
+        memcpy(origin->key, &((const struct sockaddr_in *)(const void *)peer)->sin_addr, 4);
+        return true;
+    }
+    if (peer->ss_family != AF_INET6)
+        return false;
+    const uint8_t *address = ((const struct sockaddr_in6 *)(const void *)peer)->sin6_addr.s6_addr;
+    origin->is_ipv6 = memcmp(address, mapped, sizeof mapped) != 0;
+    if (origin->is_ipv6)
+        memcpy(origin->key, address, 8);
+    else
+        memcpy(origin->key, address + sizeof mapped, 4);
+    return true;
+}
+
+static struct list *origin_list(const struct origin *origin)
+{
+    uint64_t hash;
+    memcpy(&hash, origin->key, sizeof hash);
+    hash = (hash ^ guard.seed) * UINT64_C(0x9E3779B97F4A7C15);
+    return &guard.origins[hash >> 32 & (ORIGIN_LISTS - 1)];
+}
+
+/* The origin of a peer, made if it is new. NULL: it has none, or memory is short. */
+static struct origin *find_origin(const struct sockaddr_storage *peer)
+{
+    struct origin wanted = {0};
+    if (!key_of(peer, &wanted))
+        return NULL;
+    struct list *list = origin_list(&wanted);
+    LIST_EACH (link, list) {
+        struct origin *origin = LIST_ENTRY(link, struct origin, link);
+        if (origin->is_ipv6 == wanted.is_ipv6 && memcmp(origin->key, wanted.key, sizeof wanted.key) == 0)
+            return origin;
+    }
+    struct origin *origin = malloc(sizeof *origin);
+    if (!origin)
+        return NULL;
+    *origin = wanted;
+    list_init(&origin->unfinished);
+    list_prepend(list, &origin->link);
+    return origin;
+}
+
+static void release_origin(struct origin *origin)
+{
+    if (origin && origin->count == 0) {
+        list_remove(&origin->link);
+        free(origin);
+    }
+}
+
+static void discount(struct guarded *connection)
+{
+    list_remove(&connection->unfinished);
+    list_remove(&connection->beside);
+    if (!connection->is_counted)
+        return;
+    connection->is_counted = false;
+    guard.count--;
+    if (connection->origin)
+        connection->origin->count--;
+    release_origin(connection->origin);
+    connection->origin = NULL;
+}
+
+/* Ends a connection for a newer one. libzmq closes it as soon as it looks. */
+static void give_up(struct guarded *connection, const char *limit)
+{
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+    getpeername(connection->fd, (struct sockaddr *)&peer, &(socklen_t){sizeof peer});
+    tell_refused(connection->port, &peer, limit);
+    discount(connection);
+    shutdown(connection->fd, SHUT_RDWR);
+}
+
+static bool is_over(int64_t count, int64_t limit)
+{
+    return limit > 0 && count > limit;
+}
+
+/* The limit that is exceeded although one which had not finished its handshake was given up, where there was
+ * one; NULL = none. */
+static const char *make_room(const struct origin *origin)
+{
+    static const char in_total[] = "max_connections", by_address[] = "max_connections_per_address";
+    if (origin && is_over(origin->count, guard.conf.max_connections_per_address)) {
+        if (list_is_empty(&origin->unfinished))
+            return by_address;
+        give_up(LIST_ENTRY(origin->unfinished.next, struct guarded, beside), by_address);
+    }
+    if (is_over(guard.count, guard.conf.max_connections)) {
+        if (list_is_empty(&guard.unfinished))
+            return in_total;
+        give_up(LIST_ENTRY(guard.unfinished.next, struct guarded, unfinished), in_total);
+    }
+    return NULL;
+}
+
+static void release_port(struct port *port)
+{
+    if (--port->references == 0)
+        free(port);
+}
+
+static struct guarded *guarded_new(int fd, struct port *port)
+{
+    struct guarded *guarded = calloc(1, sizeof *guarded);
+    if (!guarded)
+        return NULL;
+    guarded->fd = fd;
+    guarded->port = port;
+    list_init(&guarded->unfinished);
+    list_init(&guarded->beside);
+    return guarded;
+}
+
+static void enter(struct guarded *guarded)
+{
+    guarded->port->references++;
+    atomic_store_explicit(&descriptors[guarded->fd], guarded, memory_order_release);
+}
+
+static const char *count_in(struct guarded *connection, const struct sockaddr_storage *peer)
+{
+    connection->is_counted = true;
+    connection->origin = find_origin(peer);
+    guard.count++;
+    if (connection->origin)
+        connection->origin->count++;
+    const char *limit = make_room(connection->origin);
+    if (limit) {
+        discount(connection);
+        return limit;
+    }
+    list_append(&guard.unfinished, &connection->unfinished);
+    if (connection->origin)
+        list_append(&connection->origin->unfinished, &connection->beside);
+    return NULL;
+}
+
+/* Lets an accepted connection in; or tells by what limit it is refused. */
+static const char *admit(struct port *port, int fd, const struct sockaddr_storage *peer)
+{
+    if (fd >= DESCRIPTORS_MAX)
+        return "descriptors";
+    struct guarded *connection = guarded_new(fd, port);
+    if (!connection)
+        return "memory";
+    const char *limit = port->is_counted ? count_in(connection, peer) : NULL;
+    if (limit)
+        free(connection);
+    else
+        enter(connection);
+    return limit;
+}
+
+/* No descriptor is left for a connection that waits: gives the spare one up to take it in, and ends it.
+ * Otherwise the listener would be woken for it for ever. */
+static void turn_away(const struct port *port, int listener)
+{
+    struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
+    if (guard.spare != -1)
+        kernel_close(guard.spare);
+    int fd = kernel_accept(listener, (struct sockaddr *)&peer, &(socklen_t){sizeof peer}, SOCK_CLOEXEC);
+    if (fd != -1) {
+        kernel_close(fd);
+        tell_refused(port, &peer, "descriptors");
+    }
+    guard.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static bool is_short_of_descriptors(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+/* ---- libzmq's calls ---- */
+
+int guard_listen(int fd, int backlog) __asm__("listen");
+int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags) __asm__("accept4");
+ssize_t guard_recv(int fd, void *buffer, size_t size, int flags) __asm__("recv");
+int guard_close_descriptor(int fd) __asm__("close");
+
+int guard_listen(int fd, int backlog)
+{
+    const struct guard_limits *limits = binding.limits;
+    if (!limits || fd < 0 || fd >= DESCRIPTORS_MAX)
+        return kernel_listen(fd, backlog);
+    struct port *port = calloc(1, sizeof *port);
+    struct guarded *listener = guarded_new(fd, port);
+    if (!port || !listener) {
+        free(port);
+        free(listener);
+        errno = ENOMEM;
+        return -1;
+    }
+    port->is_counted = limits->chain != NULL;
+    port->message = limits->message;
+    snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
+    listener->is_listener = true;
+    pthread_mutex_lock(&guard.mutex);
+    enter(listener);
+    pthread_mutex_unlock(&guard.mutex);
+    binding.has_listened = true;
+    return kernel_listen(fd, backlog);
+}
+
+int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags)
+{
+    struct guarded *listener = find(fd);
+    if (!listener || !listener->is_listener)
+        return kernel_accept(fd, peer, size, flags);
+    struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
+    socklen_t from_size = sizeof from;
+    int accepted = kernel_accept(fd, (struct sockaddr *)&from, &from_size, flags);
+    int error = errno;
+    pthread_mutex_lock(&guard.mutex);
+    const char *limit = accepted != -1 ? admit(listener->port, accepted, &from) : NULL;
+    if (limit) {
+        kernel_close(accepted);
+        tell_refused(listener->port, &from, limit);
+        accepted = -1;
+        error = ECONNABORTED;
+    } else if (accepted == -1 && is_short_of_descriptors(error)) {
+        turn_away(listener->port, fd);
+        error = ECONNABORTED; /* which every listener of libzmq's takes calmly */
+    }
+    pthread_mutex_unlock(&guard.mutex);
+    if (accepted != -1 && peer) {
+        memcpy(peer, &from, *size < from_size ? *size : from_size);
+        *size = from_size;
+    }
+    errno = error;
+    return accepted;
+}
+
+static void finish_handshake(struct guarded *connection)
+{
+    connection->has_finished = true;
+    pthread_mutex_lock(&guard.mutex);
+    list_remove(&connection->unfinished);
+    list_remove(&connection->beside);
+    pthread_mutex_unlock(&guard.mutex);
+}
+
+ssize_t guard_recv(int fd, void *buffer, size_t size, int flags)
+{
+    ssize_t received = recvfrom(fd, buffer, size, flags, NULL, NULL);
+    struct guarded *connection = received > 0 ? find(fd) : NULL;
+    if (!connection)
+        return received;
+    if (!zmtp_read(&connection->stream, &connection->port->message, buffer, (size_t)received)) {
+        pthread_mutex_lock(&guard.mutex);
+        tell_cut(connection);
+        pthread_mutex_unlock(&guard.mutex);
+        errno = ECONNRESET;
+        return -1;
+    }
+    if (connection->stream.has_finished_handshake && !connection->has_finished)
+        finish_handshake(connection);
+    return received;
+}
+
+int guard_close_descriptor(int fd)
+{
+    struct guarded *guarded = find(fd);
+    if (guarded) {
+        pthread_mutex_lock(&guard.mutex);
+        atomic_store_explicit(&descriptors[fd], NULL, memory_order_relaxed);
+        discount(guarded);
+        release_port(guarded->port);
+        pthread_mutex_unlock(&guard.mutex);
+        free(guarded);
+    }
+    return kernel_close(fd);
+}
+
+/* ---- life ---- */
+
+/* No more connections than there can be descriptors for. */
+static void fit_to_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    int64_t wanted = guard.conf.max_connections;
+    int64_t most = limit.rlim_cur < DESCRIPTORS_MAX ? (int64_t)limit.rlim_cur : DESCRIPTORS_MAX;
+    int64_t room = most - guard.conf.kept_descriptors, least = most / KEPT_SHARE;
+    room = room > least ? room : least;
+    if (wanted > 0 && wanted <= room)
+        return;
+    guard.conf.max_connections = room;
+    if (wanted > 0)
+        EVENT(&guard.events, EVENT_WARNING, "connections-limited", EVENT_NUMBER("max_connections", wanted),
+              EVENT_NUMBER("possible", room), EVENT_NUMBER("descriptors", most));
+}
+
+int guard_open(const struct guard_conf *conf, struct event_sink events, char *err, size_t err_size)
+{
+    guard.spare = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    if (guard.spare == -1 || getrandom(&guard.seed, sizeof guard.seed, 0) != sizeof guard.seed) {
+        snprintf(err, err_size, "cannot guard connections: %s", strerror(errno));
+        guard_close();
+        return -1;
+    }
+    guard.conf = *conf;
+    guard.events = events;
+    guard.count = 0;
+    guard.refused = guard.cut = 0;
+    list_init(&guard.unfinished);
+    for (int i = 0; i < ORIGIN_LISTS; i++)
+        list_init(&guard.origins[i]);
+    memset(guard.quiet_until_ms, 0, sizeof guard.quiet_until_ms);
+    fit_to_descriptors();
+    atomic_store(&guard.is_open, true);
+    return 0;
+}
+
+void guard_close(void)
+{
+    atomic_store(&guard.is_open, false);
+    if (guard.spare != -1)
+        kernel_close(guard.spare);
+    guard.spare = -1;
+}
+
+int guard_bind(void *zmq, const char *address, const struct guard_limits *limits)
+{
+    if (!atomic_load(&guard.is_open))
+        return zmq_bind(zmq, address);
+    binding.limits = limits;
+    binding.has_listened = false;
+    int rc = zmq_bind(zmq, address);
+    binding.limits = NULL;
+    if (rc == 0 && !binding.has_listened) {
+        zmq_unbind(zmq, address);
+        errno = ENOTSUP;
+        return -1;
+    }
+    return rc;
+}
+
+struct guard_stats guard_stats(void)
+{
+    pthread_mutex_lock(&guard.mutex);
+    struct guard_stats stats = {
+        .connections = (uint64_t)guard.count, .refused = guard.refused, .cut = guard.cut};
+    pthread_mutex_unlock(&guard.mutex);
+    return stats;
+}

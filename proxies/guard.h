@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What keeps one peer from using up the whole daemon, where libzmq would let it. It stands between libzmq and
+ * the kernel: the executable has its own listen, accept4, recv and close, which libzmq's calls reach first.
+ *
+ *   connections  are counted where they are accepted, in total and by address; at a limit the oldest that has
+ *                not finished its handshake gives way, or else the new one. libzmq has no such limit.
+ *   messages     that outgrow their limits end their connection while they arrive. libzmq hands a message over
+ *                when it is complete, and keeps any number of frames until then.
+ *   descriptors  that run out cost the connection that asked for one. libzmq's listeners spin, or abort.
+ *
+ * There is one guard in a process, as there is one libc.
+ */
+#ifndef PROXYD_PROXIES_GUARD_H
+#define PROXYD_PROXIES_GUARD_H
+
+#include "proxies/event.h"
+#include "proxies/zmtp.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Of all connections that peers make; 0 = no limit. */
+struct guard_conf {
+    int64_t max_connections;
+    int64_t max_connections_per_address; /* IPv6: per /64. ipc has no addresses */
+    int64_t kept_descriptors;            /* what the daemon needs besides them */
+};
+
+/* Of the connections that peers make to one socket. */
+struct guard_limits {
+    const char *chain; /* for events; NULL: they do not count towards max_connections */
+    struct zmtp_limits message;
+};
+
+struct guard_stats {
+    uint64_t connections; /* now */
+    uint64_t refused;     /* ever: not accepted, or given up for a newer one */
+    uint64_t cut;         /* ever: for a message over the limits */
+};
+
+/* Begins to guard, before the first guard_bind. Fewer descriptors than the limits need lower max_connections,
+ * with a warning. -1 with a reason in `err`. */
+int guard_open(const struct guard_conf *conf, struct event_sink events, char *err, size_t err_size);
+
+/* Ends it, after libzmq has ended. */
+void guard_close(void);
+
+/* zmq_bind, with everything that connects to it guarded; `limits` is copied. Without guard_open: zmq_bind. -1
+ * with zmq_errno(): ENOTSUP when libzmq does not reach the kernel through us. */
+int guard_bind(void *zmq, const char *address, const struct guard_limits *limits);
+
+/* The counters. Any thread. */
+struct guard_stats guard_stats(void);
+
+#endif

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Answering for tickets; see tickets.h. Each query under way is on one list until the queue has answered it.
+ */
+#include "proxies/tickets.h"
+
+#include "proxies/dialect.h"
+#include "proxies/ports.h"
+#include "proxies/wire.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { QUERIES_PER_TURN = 64, QUERY_HWM = 100, ANSWER_HWM = 100, QUERY_BYTES_MAX = 1024 };
+
+struct tickets {
+    const struct chain_conf *conf;
+    const struct surroundings *around;
+    struct queue *queue;
+    struct ports ports;
+    struct list asked; /* struct query */
+};
+
+struct query {
+    struct list link;
+    struct tickets *tickets;
+    size_t port;
+    struct message envelope;
+};
+
+static void query_free(struct query *query)
+{
+    list_remove(&query->link);
+    message_close(&query->envelope);
+    free(query);
+}
+
+struct tickets *tickets_open(const struct chain_conf *conf, const struct surroundings *around,
+                             struct queue *queue, char *err, size_t err_size)
+{
+    struct tickets *tickets = calloc(1, sizeof *tickets);
+    if (!tickets) {
+        snprintf(err, err_size, "out of memory");
+        return NULL;
+    }
+    *tickets = (struct tickets){.conf = conf, .around = around, .queue = queue};
+    list_init(&tickets->asked);
+    const struct socket_options options = {
+        .type = ZMQ_ROUTER,
+        .door = around->front_door,
+        .send_hwm = ANSWER_HWM,
+        .receive_hwm = QUERY_HWM,
+        .max_frame_bytes = QUERY_BYTES_MAX,
+    };
+    if (ports_open(&tickets->ports, &conf->frontend.tickets, &options, 0, 0, around, err, err_size) != 0) {
+        free(tickets);
+        return NULL;
+    }
+    return tickets;
+}
+
+void tickets_close(struct tickets *tickets, int linger_ms)
+{
+    if (!tickets)
+        return;
+    LIST_EACH_SAFE (link, following, &tickets->asked)
+        query_free(LIST_ENTRY(link, struct query, link));
+    ports_close(&tickets->ports, linger_ms);
+    free(tickets);
+}
+
+static int add_word(struct message *message, const char *word)
+{
+    return message_add_bytes(message, word, strlen(word));
+}
+
+static int write_answer(const struct tickets *tickets, bool is_ok, enum queue_ticket state,
+                        const struct message *reply, const char *reason, struct message *out)
+{
+    static const struct message no_request;
+    if (!is_ok)
+        return tickets->conf->dialect->error(&no_request, REASON_STORE_FAILED, NULL, out);
+    switch (state) {
+    case QUEUE_TICKET_PENDING:
+        return add_word(out, "pending");
+    case QUEUE_TICKET_DONE:
+        return add_word(out, "done") == 0 ? message_append_copy(out, reply) : -1;
+    case QUEUE_TICKET_DEAD:
+        return add_word(out, "dead") == 0 ? add_word(out, reason) : -1;
+    case QUEUE_TICKET_EXPIRED:
+        return add_word(out, "expired");
+    default:
+        return add_word(out, "unknown");
+    }
+}
+
+static void tell(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
+                 const char *reason)
+{
+    struct query *query = context;
+    struct tickets *tickets = query->tickets;
+    struct message body = {0};
+    struct socket *socket = &tickets->ports.items[query->port].link.socket;
+    if (write_answer(tickets, is_ok, state, reply, reason, &body) == 0 && socket->zmq)
+        wire_send(socket, &query->envelope, true, &body);
+    message_close(&body);
+    query_free(query);
+}
+
+static void ask(struct tickets *tickets, size_t port, struct message *envelope, const struct message *body,
+                int64_t now_ms)
+{
+    zmq_msg_t *ticket = message_frame(body, 0);
+    const char *user;
+    struct query *query = malloc(sizeof *query);
+    if (!query)
+        return;
+    *query = (struct query){.tickets = tickets, .port = port};
+    list_append(&tickets->asked, &query->link);
+    message_move(&query->envelope, envelope);
+    /* Whoever may not use the chain has no tickets of it. */
+    bool may_ask = ports_check(tickets->around, ticket, now_ms, &user) == DOOR_OPEN && body->count == 1;
+    if (may_ask)
+        queue_find_ticket(tickets->queue, zmq_msg_data(ticket), zmq_msg_size(ticket),
+                          user ? queue_owner(user) : 0, tell, query);
+    else
+        tell(query, true, QUEUE_TICKET_UNKNOWN, NULL, NULL);
+}
+
+/* False when there is nothing to read. */
+static bool read_query(struct tickets *tickets, size_t port, int64_t now_ms)
+{
+    static const struct wire_limits limits = {.max_bytes = QUERY_BYTES_MAX, .max_frames = 8};
+    struct message envelope = {0}, body = {0};
+    enum wire_received received =
+        wire_receive(&tickets->ports.items[port].link.socket, &limits, &envelope, &body);
+    if (received == WIRE_MESSAGE)
+        ask(tickets, port, &envelope, &body, now_ms);
+    message_close(&envelope);
+    message_close(&body);
+    return received != WIRE_NONE;
+}
+
+void tickets_tick(struct tickets *tickets, int64_t now_ms)
+{
+    ports_tick(&tickets->ports, now_ms);
+    for (size_t i = 0; i < tickets->ports.count; i++) {
+        struct socket *socket = &tickets->ports.items[i].link.socket;
+        for (int k = 0; k < QUERIES_PER_TURN && socket->zmq && socket->is_ready; k++) {
+            if (!read_query(tickets, i, now_ms))
+                break;
+        }
+    }
+}
+
+int64_t tickets_next_ms(const struct tickets *tickets)
+{
+    return ports_next_ms(&tickets->ports);
+}
+
+bool tickets_have_input(struct tickets *tickets)
+{
+    return ports_have_input(&tickets->ports, false);
+}
