@@ -173,12 +173,15 @@ def test_too_large_is_answered_and_the_connection_lives(net, body):
     proxyd.wait_for(calls, accepted=3, delivered=2, failed={"too-large": 1})
 
 
-def test_far_too_large_is_cut_and_others_are_served(net):
+@pytest.mark.parametrize("body", [[bytes(50000)], [bytes(9000)] * 6, [b""] * 70],
+                         ids=["one-frame", "sum-of-frames", "70-frames"])
+def test_far_too_large_is_cut_and_others_are_served(net, body):
+    """Beyond four times a limit nobody is answered."""
     upstream = net.router()
-    calls = net.chain("rep-req", to=upstream, frontend={"max_message": "10KiB"})
+    calls = net.chain("rep-req", to=upstream, frontend={"max_message": "10KiB", "max_frames": 16})
     net.proxyd(calls)
     rude = dial(calls.endpoint).handshake(b"REQ")
-    rude.send(b"", bytes(50000))
+    rude.send(b"", *body)
     assert_cut(rude)
     caller = net.caller(calls)
     assert caller.call(b"fine") == [b"fine"]

@@ -14,7 +14,7 @@ NUMBERS = {"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}
 
 def loaded(net, upstream, count=300, drain="2s", **backend):
     """A daemon with `count` requests accepted, most of them not yet answered."""
-    calls = net.chain("rep-req", to=upstream, backend={"window": 8, "timeout": "20s", **backend},
+    calls = net.chain("rep-req", to=upstream, backend={"window": 8, **{"timeout": "20s", **backend}},
                       queue={"max_age": "20s"})
     proxyd = net.proxyd(calls, daemon={"drain_timeout": drain})
     pipeline = net.pipeline(calls)
@@ -51,6 +51,16 @@ def test_at_the_end_of_drain_timeout_the_rest_hears_the_truth(net):
     seen = set(upstream.bodies)
     for tag, body in bodies.items():
         assert error_of(answers[tag]) == ((504, "lost") if body in seen else (503, "shutting-down"))
+
+
+def test_a_request_that_waits_for_its_retry_was_sent_before(net):
+    """So it is `lost` at the end, though nothing of it is in flight."""
+    upstreams = [net.router(swallow), net.router(swallow)]
+    proxyd, calls, pipeline, _ = loaded(net, upstreams, count=1, drain="200ms", timeout="50ms", retries=5,
+                                        backoff="10s", backoff_max="10s")
+    proxyd.wait_for(calls, retries=1)
+    proxyd.stop()
+    assert outcomes(pipeline.wait(seconds=1)) == {"lost": 1}
 
 
 def test_with_no_upstream_at_all(net):
