@@ -163,7 +163,12 @@ static void *monitor_run(void *argument)
 {
     struct monitor *monitor = argument;
     pthread_setname_np(pthread_self(), "monitor");
-    while (!atomic_load(&monitor->is_closing) || monitor->watched > 0) {
+    for (;;) {
+        /* Read first: once it is true nothing new arrives, so that nothing is left behind. */
+        bool is_closing = atomic_load(&monitor->is_closing);
+        take_arriving(monitor);
+        if (is_closing && monitor->watched == 0)
+            return NULL;
         struct epoll_event events[64];
         int count = epoll_wait(monitor->epoll, events, sizeof events / sizeof *events, -1);
         for (int i = 0; i < count; i++) {
@@ -172,9 +177,7 @@ static void *monitor_run(void *argument)
             else
                 waker_clear(monitor->waker);
         }
-        take_arriving(monitor);
     }
-    return NULL;
 }
 
 struct monitor *monitor_open(void *zmq_context, char *err, size_t err_size)
