@@ -34,6 +34,7 @@ struct back {
     uint32_t next; /* round-robin: where the next look starts */
     bool is_ordered;
     bool has_suspects;
+    const struct queue_item *trial; /* sent alone since; its success clears the others */
 };
 
 static bool goes_to_all(const struct back *back)
@@ -122,11 +123,11 @@ static bool req_is_connected(const struct back *back)
     return needs_all;
 }
 
-/* The first upstream that is there takes all; when it is busy, they wait. */
-static struct upstream *failover_target(const struct back *back, int64_t now_ms)
+/* The first upstream that is there, from number `start` on; NULL when none is. */
+static struct upstream *first_there(const struct back *back, uint32_t start, int64_t now_ms)
 {
     for (uint32_t i = 0; i < back->count; i++) {
-        struct upstream *upstream = &back->upstreams[i];
+        struct upstream *upstream = &back->upstreams[(start + i) % back->count];
         if (upstream_is_connected(upstream) && now_ms >= upstream->backoff.until_ms)
             return upstream;
     }
@@ -138,7 +139,7 @@ static bool req_has_room(const struct back *back, int64_t now_ms)
     if (back->has_suspects && back->flights.used > 0)
         return false;
     if (back->conf->backend.balance == BALANCE_FAILOVER) {
-        const struct upstream *target = failover_target(back, now_ms);
+        const struct upstream *target = first_there(back, 0, now_ms);
         return target && upstream_has_room(target, now_ms);
     }
     for (uint32_t i = 0; i < back->count; i++) {
@@ -151,9 +152,10 @@ static bool req_has_room(const struct back *back, int64_t now_ms)
 /* The upstream for `item`, or NULL. A retry starts its look behind the one that failed it. */
 static struct upstream *choose(const struct back *back, const struct queue_item *item, int64_t now_ms)
 {
-    if (back->conf->backend.balance == BALANCE_FAILOVER)
-        return failover_target(back, now_ms);
-    uint32_t start = item->was_sent ? item->hint + 1 : back->next;
+    bool is_failover = back->conf->backend.balance == BALANCE_FAILOVER;
+    uint32_t start = item->was_sent ? item->hint + 1 : is_failover ? 0 : back->next;
+    if (is_failover)
+        return first_there(back, start, now_ms); /* it takes all; when it is busy, they wait */
     struct upstream *chosen = NULL;
     for (uint32_t i = 0; i < back->count; i++) {
         struct upstream *upstream = &back->upstreams[(start + i) % back->count];
@@ -172,6 +174,8 @@ static bool send_to_one(struct back *back, struct queue_item *item, int64_t now_
     struct upstream *upstream = choose(back, item, now_ms);
     if (!upstream || !upstream_send(upstream, item, now_ms))
         return false;
+    if (back->has_suspects)
+        back->trial = item;
     item->hint = (uint32_t)(upstream - back->upstreams);
     back->next = (item->hint + 1) % back->count;
     return true;
@@ -203,6 +207,8 @@ static bool send_to_all(struct back *back, struct queue_item *item, int64_t now_
                 BACK_LOST; /* it broke this moment: the attempt has failed when the others are in */
     }
     item->was_sent = was_sent || fanout->pending > 0;
+    if (back->has_suspects)
+        back->trial = item;
     return fanout->pending > 0;
 }
 
@@ -253,10 +259,12 @@ static bool req_next_outcome(struct back *back, struct back_outcome *outcome)
         flights_return(&back->flights, flight);
         if (!is_over)
             continue;
-        if (outcome->result == BACK_DELIVERED)
-            back->has_suspects = false;
-        else if (back->is_ordered)
+        if (outcome->result != BACK_DELIVERED && back->is_ordered)
             back->has_suspects = true;
+        else if (outcome->item == back->trial)
+            back->has_suspects = false;
+        if (outcome->item == back->trial)
+            back->trial = NULL;
         return true;
     }
     return false;
