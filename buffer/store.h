@@ -8,37 +8,14 @@
 #ifndef PROXYD_BUFFER_STORE_H
 #define PROXYD_BUFFER_STORE_H
 
-#include "buffer/list.h"
+#include "buffer/store_conf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum store_event_kind {
-    STORE_EVENT_DAMAGED,   /* `count` messages were found damaged or missing */
-    STORE_EVENT_SALVAGED,  /* a damaged database was set aside as `text`, `count` rows were saved from it */
-    STORE_EVENT_DISK_FULL, /* intake has stopped */
-    STORE_EVENT_FAILED,    /* an I/O error: intake has stopped until the file can be opened again */
-    STORE_EVENT_RESUMED,   /* intake goes on */
-};
-
 /* The fixed word of an event: "store-damaged" and so on; static. */
 const char *store_event_name(enum store_event_kind kind);
-
-/* The machine's clocks, or what a test makes of them. */
-struct store_clock {
-    int64_t boot_ms; /* since boot, sleep included */
-    int64_t wall_ms; /* since 1970, as far as anybody knows */
-    char boot_id[37];
-};
-
-struct store_conf {
-    const char *directory; /* exists */
-    /* Called by the store thread, or by the caller of store_open; must not block. May be NULL. */
-    void (*event)(void *context, enum store_event_kind kind, const char *text, uint64_t count);
-    void *context;
-    void (*read_clock)(struct store_clock *clock); /* NULL: the machine's */
-};
 
 struct store_stats {
     uint64_t commits_total;

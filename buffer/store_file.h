@@ -13,7 +13,7 @@
 #ifndef PROXYD_BUFFER_STORE_FILE_H
 #define PROXYD_BUFFER_STORE_FILE_H
 
-#include "buffer/store.h"
+#include "buffer/store_conf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
