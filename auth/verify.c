@@ -62,6 +62,7 @@ struct verify {
     struct job_list told, quiet, unused;
     struct verify_job *running, *jobs;
     struct waiter_list by_age, answered;
+    size_t waiter_count; /* in by_age */
     struct memory *memories;
     uint64_t uses;
     void *reserve; /* worker's: address space for a hash; MAP_FAILED while it could not be had */
@@ -216,6 +217,7 @@ static void answer(struct verify *verify, struct verify_waiter *waiter, enum ver
     waiter->job = NULL;
     waiter->verdict = verdict;
     TAILQ_REMOVE(&verify->by_age, waiter, age_link);
+    verify->waiter_count--;
     TAILQ_INSERT_TAIL(&verify->answered, waiter, age_link);
 }
 
@@ -296,6 +298,10 @@ enum verify_verdict verify_ask(struct verify *verify, const struct users *users,
         pthread_mutex_unlock(&verify->mutex);
         return VERIFY_GOOD;
     }
+    if (verify->waiter_count == VERIFY_WAITERS_MAX) {
+        pthread_mutex_unlock(&verify->mutex);
+        return VERIFY_OVERLOADED;
+    }
     bool is_told = has_credit(verify, &waiter->address, now_ms);
     struct verify_job *job = NULL;
     if (is_told || (user && may_try_quietly(verify, name, name_size, now_ms))) {
@@ -324,22 +330,19 @@ enum verify_verdict verify_ask(struct verify *verify, const struct users *users,
     if (job)
         TAILQ_INSERT_TAIL(&job->waiters, waiter, job_link);
     TAILQ_INSERT_TAIL(&verify->by_age, waiter, age_link);
+    verify->waiter_count++;
     pthread_cond_signal(&verify->has_work);
     pthread_mutex_unlock(&verify->mutex);
     return VERIFY_WAIT;
 }
 
-/* A job that nobody waits for any more is kept if its result can be of use later. */
+/* A job that nobody waits for any more is kept for a while: its result may be of use. */
 static void leave_job(struct verify *verify, struct verify_job *job, int64_t now_ms)
 {
     if (!job || !job->lane || !TAILQ_EMPTY(&job->waiters))
         return;
-    if (job->is_stranger) {
-        drop_job(verify, job);
-    } else {
-        job->forsaken_ms = now_ms;
-        move_job(job, &verify->quiet);
-    }
+    job->forsaken_ms = now_ms;
+    move_job(job, &verify->quiet);
 }
 
 int64_t verify_tick(struct verify *verify, int64_t now_ms)

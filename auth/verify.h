@@ -32,6 +32,7 @@ enum {
     VERIFY_FREE_FAILURES = 20, /* a minute: per address told, per user quiet */
     VERIFY_JOBS_MAX = 2048,
     VERIFY_REMEMBERED_MAX = 16384,
+    VERIFY_WAITERS_MAX = 8192,
 };
 
 enum verify_verdict {

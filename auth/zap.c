@@ -21,9 +21,8 @@
 #include <zmq.h>
 
 enum {
-    CALLERS_MAX = 8192, /* who wait for the worker; about 1 KiB each */
-    BATCH = 64,         /* requests in one turn */
-    MARGIN_MS = 500,    /* an answer must arrive this long before the handshake limit */
+    BATCH = 64,      /* requests in one turn */
+    MARGIN_MS = 500, /* an answer must arrive this long before the handshake limit */
     TEXT_BYTES = 256,
 };
 
@@ -46,7 +45,6 @@ struct zap {
     struct zap_conf conf;
     void *socket;
     struct verify *verify;
-    size_t waiting;
     int eventfd;
     pthread_t thread;
     bool is_started;
@@ -280,20 +278,14 @@ static void judge_plain(struct zap *zap, struct caller *caller, const struct zap
         conclude(zap, caller, ZAP_MALFORMED, policy, NULL);
         return;
     }
-    if (zap->waiting == CALLERS_MAX) {
-        conclude(zap, caller, ZAP_OVERLOADED, policy, NULL);
-        return;
-    }
     caller->waiter.address = address_group(&caller->address);
     enum verify_verdict verdict =
         verify_ask(zap->verify, users, request->user.data, request->user.size, request->password.data,
                    request->password.size, &caller->waiter, now_ms);
     wipe_password(caller);
-    if (verdict == VERIFY_WAIT)
-        zap->waiting++;
-    else if (verdict == VERIFY_GOOD)
+    if (verdict == VERIFY_GOOD)
         admit_verified(zap, caller, policy, users);
-    else
+    else if (verdict != VERIFY_WAIT)
         conclude(zap, caller, ZAP_OVERLOADED, policy, NULL);
 }
 
@@ -363,7 +355,6 @@ static void answer_waiters(struct zap *zap)
     struct verify_waiter *waiter;
     while ((waiter = verify_take(zap->verify))) {
         struct caller *caller = (struct caller *)(void *)waiter; /* its first member */
-        zap->waiting--;
         pthread_mutex_lock(&zap->mutex);
         const struct zap_policy *policy = find_policy(zap, &caller->request);
         struct users *users = policy && policy->users ? users_slot_hold(policy->users) : NULL;

@@ -152,16 +152,27 @@ static void wrong_password_and_unknown_user_are_bad_alike(void **state)
     assert_int_equal(work_all(fixture, 0), 2);
 }
 
+static void replace_users(struct fixture *fixture, const char *text)
+{
+    users_free(fixture->users);
+    fixture->users =
+        users_parse("users", text, strlen(text), USERS_PASSWORDS, MEMORY_BYTES, fail_on_problem, NULL);
+}
+
 static void fields_do_not_run_into_each_other(void **state)
 {
     struct fixture *fixture = *state;
-    struct asker asker, others[3];
-    assert_int_equal(ask(fixture, &asker, 1, "u1", "pw", 0), VERIFY_WAIT);
+    struct asker right, wrong;
+    char hash[SECRET_TEXT_BYTES], text[512];
+    assert_int_equal(secret_hash_make(hash, "pw", 2, SECRET_MEMORY_KIB_MIN, 1), 0);
+    snprintf(text, sizeof text, "u:%s\nux:%s\n", hash, hash); /* one hash for both */
+    replace_users(fixture, text);
+    assert_int_equal(ask(fixture, &right, 1, "ux", "pw", 0), VERIFY_WAIT);
     work_all(fixture, 0);
-    assert_int_equal(take(fixture, &asker), VERIFY_GOOD);
-    assert_int_equal(ask(fixture, &others[0], 1, "u", "1pw", 0), VERIFY_WAIT);
-    assert_int_equal(ask(fixture, &others[1], 1, "u1p", "w", 0), VERIFY_WAIT);
-    assert_int_equal(ask(fixture, &others[2], 1, "u2", "pw", 0), VERIFY_WAIT);
+    assert_int_equal(take(fixture, &right), VERIFY_GOOD);
+    assert_int_equal(ask(fixture, &wrong, 1, "u", "xpw", 0), VERIFY_WAIT);
+    work_all(fixture, 0);
+    assert_int_equal(take(fixture, &wrong), VERIFY_BAD);
 }
 
 static void changed_password_is_not_remembered(void **state)
@@ -174,9 +185,7 @@ static void changed_password_is_not_remembered(void **state)
     assert_int_equal(take(fixture, &asker), VERIFY_GOOD);
     assert_int_equal(secret_hash_make(hash, "new", 3, SECRET_MEMORY_KIB_MIN, 1), 0);
     snprintf(text, sizeof text, "u1:%s\n", hash);
-    users_free(fixture->users);
-    fixture->users =
-        users_parse("users", text, strlen(text), USERS_PASSWORDS, MEMORY_BYTES, fail_on_problem, NULL);
+    replace_users(fixture, text);
     assert_int_equal(ask(fixture, &asker, 1, "u1", "pw", 1), VERIFY_WAIT);
     work_all(fixture, 1);
     assert_int_equal(take(fixture, &asker), VERIFY_BAD);
@@ -311,6 +320,37 @@ static void told_work_goes_before_quiet_work(void **state)
     assert_int_equal(take(fixture, &quiet), VERIFY_GOOD);
 }
 
+static void quiet_work_is_told_once_somebody_in_credit_asks_too(void **state)
+{
+    struct fixture *fixture = *state;
+    struct asker first, second, elsewhere;
+    fail_logins(fixture, 1, "nobody", VERIFY_FREE_FAILURES, 0);
+    assert_int_equal(ask(fixture, &first, 1, "u1", "pw", 0), VERIFY_WAIT);
+    assert_int_equal(ask(fixture, &second, 1, "u2", "px", 0), VERIFY_WAIT);
+    assert_int_equal(ask(fixture, &elsewhere, 2, "u2", "px", 0), VERIFY_WAIT);
+    assert_true(verify_work(fixture->verify, 0));
+    assert_int_equal(take(fixture, &elsewhere), VERIFY_BAD);
+    assert_null(verify_take(fixture->verify)); /* the second, out of credit, is not told */
+}
+
+static void hopeless_attempts_take_no_room(void **state)
+{
+    struct fixture *fixture = *state;
+    struct asker *askers = calloc(2 * VERIFY_JOBS_MAX, sizeof *askers), good;
+    fail_logins(fixture, 1, "nobody", VERIFY_FREE_FAILURES, 0);
+    fail_logins(fixture, 1, "u1", VERIFY_FREE_FAILURES, 0);
+    for (int i = 0; i < VERIFY_JOBS_MAX; i++) {
+        char word[16];
+        snprintf(word, sizeof word, "x%d", i);
+        assert_int_equal(ask(fixture, &askers[2 * i], 1, word, "pw", 0), VERIFY_WAIT);
+        assert_int_equal(ask(fixture, &askers[2 * i + 1], 1, "u1", word, 0), VERIFY_WAIT);
+    }
+    assert_int_equal(ask(fixture, &good, 1, "u2", "pw", 0), VERIFY_WAIT);
+    assert_int_equal(work_all(fixture, 0), 1);
+    assert_int_equal(take(fixture, &good), VERIFY_GOOD);
+    free(askers);
+}
+
 static void late_work_serves_the_next_attempt(void **state)
 {
     struct fixture *fixture = *state;
@@ -354,6 +394,23 @@ static void full_table_is_overload_not_denial(void **state)
     free(askers);
 }
 
+static void too_many_waiters_are_overload_and_the_remembered_pass(void **state)
+{
+    struct fixture *fixture = *state;
+    struct asker *askers = calloc(VERIFY_WAITERS_MAX, sizeof *askers), late;
+    assert_int_equal(ask(fixture, &late, 2, "u1", "pw", 0), VERIFY_WAIT);
+    work_all(fixture, 0);
+    assert_int_equal(take(fixture, &late), VERIFY_GOOD);
+    for (int i = 0; i < VERIFY_WAITERS_MAX; i++)
+        assert_int_equal(ask(fixture, &askers[i], 1, "u2", "px", 0), VERIFY_WAIT);
+    assert_int_equal(ask(fixture, &late, 2, "u2", "pw", 0), VERIFY_OVERLOADED);
+    assert_int_equal(ask(fixture, &late, 2, "u1", "pw", 0), VERIFY_GOOD);
+    work_all(fixture, 0);
+    assert_int_equal(take_all(fixture, VERIFY_BAD), VERIFY_WAITERS_MAX);
+    assert_int_equal(ask(fixture, &late, 2, "u2", "pw", 0), VERIFY_WAIT);
+    free(askers);
+}
+
 static void quiet_work_gives_way_when_the_table_is_full(void **state)
 {
     struct fixture *fixture = *state;
@@ -374,8 +431,7 @@ static void empty_users_file_costs_a_hash_too(void **state)
 {
     struct fixture *fixture = *state;
     struct asker asker;
-    users_free(fixture->users);
-    fixture->users = users_parse("users", "", 0, USERS_PASSWORDS, MEMORY_BYTES, fail_on_problem, NULL);
+    replace_users(fixture, "");
     assert_int_equal(ask(fixture, &asker, 1, "u1", "pw", 0), VERIFY_WAIT);
     assert_int_equal(work_all(fixture, 0), 1);
     assert_int_equal(take(fixture, &asker), VERIFY_BAD);
@@ -413,9 +469,12 @@ int main(void)
         TEST(slowed_guesses_at_a_user_are_few_from_anywhere),
         TEST(slowed_address_does_not_learn_who_exists),
         TEST(told_work_goes_before_quiet_work),
+        TEST(quiet_work_is_told_once_somebody_in_credit_asks_too),
+        TEST(hopeless_attempts_take_no_room),
         TEST(late_work_serves_the_next_attempt),
         TEST(work_that_nobody_came_back_for_is_dropped),
         TEST(full_table_is_overload_not_denial),
+        TEST(too_many_waiters_are_overload_and_the_remembered_pass),
         TEST(quiet_work_gives_way_when_the_table_is_full),
         TEST(empty_users_file_costs_a_hash_too),
         TEST(thread_works_and_wakes_its_asker),

@@ -12,6 +12,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -54,6 +55,8 @@ struct door {
     void *server, *monitor, *clients[CLIENTS_MAX];
     char endpoint[128];
     struct keygen_pair server_keys, client_keys;
+    atomic_bool holds_malformed; /* the ZAP thread is to wait in its next report of a malformed request… */
+    sem_t is_held, may_go;       /* …says so, and goes on when it may */
     pthread_mutex_t mutex;
     struct audit audits[AUDITS_MAX];
     unsigned audit_count;
@@ -72,6 +75,10 @@ static void remember_audit(void *context, const struct zap_audit *audit)
     snprintf(kept->address, sizeof kept->address, "%s", audit->address);
     snprintf(kept->mechanism, sizeof kept->mechanism, "%s", audit->mechanism);
     pthread_mutex_unlock(&door->mutex);
+    if (audit->verdict == ZAP_MALFORMED && door->holds_malformed) {
+        sem_post(&door->is_held);
+        sem_wait(&door->may_go);
+    }
 }
 
 static struct audit last_audit(struct door *door)
@@ -114,6 +121,8 @@ static int set_up(void **state)
     struct door *door = calloc(1, sizeof *door);
     char err[256];
     pthread_mutex_init(&door->mutex, NULL);
+    sem_init(&door->is_held, 0, 0);
+    sem_init(&door->may_go, 0, 0);
     door->zmq = zmq_ctx_new();
     door->waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     door->users = users_slot_new(make_users((const char *const[]){"alice", "secret", "-", "bob", "builder",
@@ -146,6 +155,8 @@ static int tear_down(void **state)
     users_slot_free(door->users);
     close(door->waker);
     pthread_mutex_destroy(&door->mutex);
+    sem_destroy(&door->is_held);
+    sem_destroy(&door->may_go);
     free(door);
     return 0;
 }
@@ -596,26 +607,44 @@ static void revoked_user_is_denied_at_the_next_message_and_at_the_door(void **st
 
 /* --- the handler itself --- */
 
-/* Asks as libzmq would, with any frames. Returns the status, or an empty text when no answer came in time. */
-static const char *ask_with_frames(struct door *door, const struct zap_bytes *frames, size_t count,
-                                   char status[16])
+/* Asks as libzmq does, with any frames. */
+static void send_frames(void *client, const struct zap_bytes *frames, size_t count)
 {
-    void *client = new_client(door);
-    set_int(client, ZMQ_RCVTIMEO, WAIT_MS);
-    assert_int_equal(zmq_connect(client, "inproc://zeromq.zap.01"), 0);
     for (size_t i = 0; i < count; i++)
         assert_true(zmq_send(client, frames[i].data, frames[i].size, i + 1 < count ? ZMQ_SNDMORE : 0) >= 0);
+}
+
+/* The status of the next reply, which must be a whole one. */
+static const char *receive_status(void *client, char status[16])
+{
     char buffer[256];
+    int more;
+    size_t more_size = sizeof more;
     for (int i = 0; i < ZAP_REPLY_FRAMES; i++) {
         int size = zmq_recv(client, i == 3 ? status : buffer, i == 3 ? 15 : sizeof buffer, 0);
         assert_true(size >= 0);
         if (i == 3)
             status[size] = '\0';
     }
-    int more;
-    size_t more_size = sizeof more;
     assert_int_equal(zmq_getsockopt(client, ZMQ_RCVMORE, &more, &more_size), 0);
     assert_int_equal(more, 0);
+    return status;
+}
+
+static void *connect_to_handler(struct door *door)
+{
+    void *client = new_client(door);
+    set_int(client, ZMQ_RCVTIMEO, WAIT_MS);
+    assert_int_equal(zmq_connect(client, "inproc://zeromq.zap.01"), 0);
+    return client;
+}
+
+static const char *ask_with_frames(struct door *door, const struct zap_bytes *frames, size_t count,
+                                   char status[16])
+{
+    void *client = connect_to_handler(door);
+    send_frames(client, frames, count);
+    receive_status(client, status);
     close_client(door, client);
     return status;
 }
@@ -648,6 +677,25 @@ static void frames_that_are_no_request_are_refused(void **state)
     evil[8] = (struct zap_bytes)TEXT("secret");
     evil[3] = (struct zap_bytes)TEXT("call");
     assert_string_equal(ask_with_frames(door, evil, 9, status), "300");
+}
+
+static void user_changed_while_being_verified_must_come_again(void **state)
+{
+    struct door *door = *state;
+    char status[16];
+    open_door(door, ZAP_PLAIN);
+    const struct zap_bytes good[] = {TEXT(""), TEXT("1.0"),   TEXT("7"),     TEXT("calls"), TEXT("10.0.0.9"),
+                                     TEXT(""), TEXT("PLAIN"), TEXT("alice"), TEXT("secret")};
+    void *client = connect_to_handler(door);
+    door->holds_malformed = true;
+    send_frames(client, good, 9);
+    send_frames(client, good, 3); /* malformed, and judged when the first has gone to the worker */
+    sem_wait(&door->is_held);
+    users_slot_swap(door->users, make_users((const char *const[]){"alice", "changed", "-", NULL}));
+    sem_post(&door->may_go);
+    assert_string_equal(receive_status(client, status), "400");
+    assert_string_equal(receive_status(client, status), "300");
+    assert_int_equal(last_audit(door).verdict, ZAP_NOT_READY);
 }
 
 static void second_handler_is_refused(void **state)
@@ -729,6 +777,7 @@ int main(void)
         TEST(slowed_client_hears_nothing_and_is_let_in_later),
         TEST(revoked_user_is_denied_at_the_next_message_and_at_the_door),
         TEST(frames_that_are_no_request_are_refused),
+        TEST(user_changed_while_being_verified_must_come_again),
         TEST(second_handler_is_refused),
         TEST(memory_that_cannot_be_had_is_said_at_start),
         TEST(ping_turns_the_loop),
