@@ -49,7 +49,7 @@ struct store_port {
     struct list answers;
     atomic_uint unsettled;
     atomic_bool is_signalled; /* set after the eventfd, so that whoever sees it can read that */
-    atomic_uint wake_below;  /* the owner waits for `unsettled` to fall below; 0: it does not */
+    atomic_uint wake_below;   /* the owner waits for `unsettled` to fall below; 0: it does not */
 };
 
 enum mode { USABLE, FULL, BROKEN };
@@ -71,7 +71,8 @@ struct store {
     size_t pending_lazy;
     int64_t lazy_since_ms;
     enum mode mode;
-    bool is_blocked; /* FULL, and not even what frees space could be written */
+    bool is_salvaging; /* BROKEN, but only until damage is set aside */
+    bool is_blocked;   /* FULL, and not even what frees space could be written */
     int64_t retry_at_ms, retry_after_ms;
     int64_t tidy_at_ms; /* INT64_MAX: nothing to tidy */
     int64_t upkeep_at_ms;
@@ -424,7 +425,9 @@ static bool must_fail(const struct store *store, const struct store_op *op)
 {
     if (store->mode == FULL)
         return is_put(op);
-    return store->mode == BROKEN && !is_lazy(op) && op->kind != STORE_OP_LOAD && op->kind != STORE_OP_CLOSE;
+    bool may_wait = is_lazy(op) || op->kind == STORE_OP_LOAD || op->kind == STORE_OP_CLOSE ||
+                    (op->kind == STORE_OP_OPEN && store->is_salvaging);
+    return store->mode == BROKEN && !may_wait;
 }
 
 /* Whether a commit that failed happened is not known: the message is deleted should it be there. */
@@ -471,7 +474,8 @@ static void fall_back(struct store *store, enum store_result result)
     }
     if (result == STORE_BROKEN || result == STORE_CORRUPT) {
         set_mode(store, BROKEN);
-        store->retry_after_ms = result == STORE_CORRUPT ? 0 : REOPEN_MS;
+        store->is_salvaging = result == STORE_CORRUPT;
+        store->retry_after_ms = store->is_salvaging ? 0 : REOPEN_MS;
         store->retry_at_ms = now_ms() + store->retry_after_ms;
         if (before != BROKEN)
             tell(store, STORE_EVENT_FAILED, reason);
@@ -726,6 +730,7 @@ static void retry(struct store *store)
             return;
     } else {
         enum store_result result = store_file_reopen(store->file);
+        store->is_salvaging = false;
         if (result != STORE_OK) {
             store->retry_after_ms = store->retry_after_ms == 0                  ? REOPEN_MS
                                     : store->retry_after_ms < REOPEN_MAX_MS / 2 ? store->retry_after_ms * 2

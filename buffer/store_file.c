@@ -182,6 +182,8 @@ struct store_file {
     struct chain *chains, *saved; /* now, and as of the last commit; by number - 1, name "" where unknown */
     size_t chain_count;
     bool has_reserve;
+    bool is_log_cut; /* when opened, it ended before where the mark says */
+    bool is_damaged; /* found out since it was opened */
     uint32_t log_frames;
     struct mark_head mark;
     struct mark_head mark_found; /* when opened; commit 0: none that can be relied on */
@@ -210,6 +212,7 @@ static enum store_result failed(struct store_file *file, const char *doing)
         result = STORE_FULL;
     else if ((code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB)
         result = STORE_CORRUPT;
+    file->is_damaged |= result == STORE_CORRUPT;
     return fail(file, result, "%s: %s", doing, file->db ? sqlite3_errmsg(file->db) : "cannot open");
 }
 
@@ -652,7 +655,10 @@ enum store_result store_file_open_chain(struct store_file *file, const char *nam
     *number = chain.known.number;
     struct mark_chain marked;
     if (marked_chain(file, *number, &marked)) {
-        if (marked.live > chain.known.live)
+        uint64_t unseen = marked.next_number - chain.next_number;
+        if (file->is_log_cut) /* deletes are gone too: what lives tells nothing */
+            chain.known.lost = unseen < marked.live ? unseen : marked.live;
+        else if (marked.live > chain.known.live)
             chain.known.lost = marked.live - chain.known.live;
         if (!file->mark_found.is_clean && marked.is_sending)
             result = run(file,
@@ -697,7 +703,7 @@ static void write_mark(struct store_file *file)
             .commit = file->mark.commit,
             .live = chain->known.live,
             .dead = chain->known.dead,
-            .reserved = chain->reserved,
+            .next_number = chain->next_number,
             .is_sending = chain->is_sending,
         };
         memcpy(record.name, chain->name, sizeof record.name);
@@ -1335,6 +1341,8 @@ static void judge_log(struct store_file *file, const char *log_path)
         snprintf(text, sizeof text, "the log was mended from frame %" PRIu32 " to %" PRIu32, log.frames,
                  certain);
         tell(file, STORE_EVENT_DAMAGED, text, 0);
+    } else {
+        file->is_log_cut = log.frames < mark->frames;
     }
 }
 
@@ -1465,7 +1473,7 @@ static sqlite3 *open_damaged(const char *path)
 struct salvage {
     struct store_file *file;
     sqlite3 *from;
-    sqlite3_stmt *up, *down, *one, *insert, *insert_damaged;
+    sqlite3_stmt *up, *down, *insert, *insert_damaged;
     bool is_checked; /* rows carry a checksum */
     uint64_t saved, damaged;
     enum store_result result;
@@ -1483,41 +1491,44 @@ static void salvage_row(struct salvage *salvage, sqlite3_stmt *row)
     for (int i = 0; i < columns; i++)
         sqlite3_bind_value(insert, i + 1, sqlite3_column_value(row, i));
     salvage->result = run(salvage->file, insert, "salvaging");
-    *(is_sound ? &salvage->saved : &salvage->damaged) += !is_stone;
+    if (!is_stone && sqlite3_changes(salvage->file->db) > 0)
+        (*(is_sound ? &salvage->saved : &salvage->damaged))++;
 }
 
-/* Upwards until something cannot be read, downwards to the same place, then one by one in between. */
+static int walk(struct salvage *salvage, sqlite3_stmt *rows, uint64_t from, uint64_t to, uint64_t *reached)
+{
+    int code = SQLITE_DONE;
+    sqlite3_reset(rows);
+    sqlite3_bind_int64(rows, 1, INT(from));
+    sqlite3_bind_int64(rows, 2, INT(to));
+    while (salvage->result == STORE_OK && (code = sqlite3_step(rows)) == SQLITE_ROW) {
+        *reached = column(rows, 0);
+        salvage_row(salvage, rows);
+    }
+    sqlite3_reset(rows);
+    return code;
+}
+
+/* Upwards, stepping over what cannot be read: by single ids within a few pages, then by leaps; and downwards for
+ * what lies beyond. */
 static void salvage_range(struct salvage *salvage, uint64_t from, uint64_t to)
 {
-    uint64_t low = from, high = to;
-    int code = SQLITE_DONE;
-    sqlite3_reset(salvage->up);
-    sqlite3_bind_int64(salvage->up, 1, INT(from));
-    sqlite3_bind_int64(salvage->up, 2, INT(to));
-    while (salvage->result == STORE_OK && (code = sqlite3_step(salvage->up)) == SQLITE_ROW) {
-        low = column(salvage->up, 0) + 1;
-        salvage_row(salvage, salvage->up);
+    enum { SINGLE_STEPS = 2048 };
+    uint64_t at = from, reached = 0, leap = 1;
+    for (int failures = 0; at < to && salvage->result == STORE_OK; failures++) {
+        reached = 0;
+        if (walk(salvage, salvage->up, at, to, &reached) == SQLITE_DONE)
+            return;
+        if (reached >= at) {
+            at = reached;
+            failures = 0;
+            leap = 1;
+        }
+        if (failures > SINGLE_STEPS)
+            leap = leap < to - at ? leap * 2 : to - at;
+        at += leap;
     }
-    sqlite3_reset(salvage->up);
-    if (salvage->result != STORE_OK || code == SQLITE_DONE)
-        return;
-    sqlite3_reset(salvage->down);
-    sqlite3_bind_int64(salvage->down, 1, INT(low));
-    sqlite3_bind_int64(salvage->down, 2, INT(to));
-    while (salvage->result == STORE_OK && sqlite3_step(salvage->down) == SQLITE_ROW) {
-        high = column(salvage->down, 0);
-        salvage_row(salvage, salvage->down);
-    }
-    sqlite3_reset(salvage->down);
-    if (high == to) /* nothing from above: as far as ids may have gone */
-        high = low + (1 << 20) < to ? low + (1 << 20) : to;
-    for (uint64_t id = low; id < high && salvage->result == STORE_OK; id++) {
-        sqlite3_reset(salvage->one);
-        sqlite3_bind_int64(salvage->one, 1, INT(id));
-        if (sqlite3_step(salvage->one) == SQLITE_ROW)
-            salvage_row(salvage, salvage->one);
-    }
-    sqlite3_reset(salvage->one);
+    walk(salvage, salvage->down, from, to, &reached);
 }
 
 static sqlite3_stmt *prepare(sqlite3 *db, const char *format, ...)
@@ -1537,12 +1548,11 @@ static void salvage_table(struct salvage *salvage, const char *table, const char
 {
     salvage->up = prepare(salvage->from, "SELECT * FROM %s WHERE id>=? AND id<? ORDER BY id", table);
     salvage->down = prepare(salvage->from, "SELECT * FROM %s WHERE id>=? AND id<? ORDER BY id DESC", table);
-    salvage->one = prepare(salvage->from, "SELECT * FROM %s WHERE id=?", table);
     salvage->insert = prepare(salvage->file->db, "INSERT OR IGNORE INTO %s VALUES(%s)", table, marks);
     salvage->insert_damaged =
         prepare(salvage->file->db, "INSERT OR IGNORE INTO damaged VALUES(?,?,?,?,?,?,?,?,?,?)");
     salvage->is_checked = is_checked;
-    if (salvage->up && salvage->down && salvage->one && salvage->insert && salvage->insert_damaged) {
+    if (salvage->up && salvage->down && salvage->insert && salvage->insert_damaged) {
         if (strcmp(table, "chain") == 0)
             salvage_range(salvage, 1, CHAIN_MAX);
         for (uint32_t chain = 1; chain <= last_chain; chain++)
@@ -1550,7 +1560,6 @@ static void salvage_table(struct salvage *salvage, const char *table, const char
     }
     sqlite3_finalize(salvage->up);
     sqlite3_finalize(salvage->down);
-    sqlite3_finalize(salvage->one);
     sqlite3_finalize(salvage->insert);
     sqlite3_finalize(salvage->insert_damaged);
 }
@@ -1632,8 +1641,11 @@ static enum store_result open_database(struct store_file *file)
     struct mark_head mark;
     bool has_mark = mark_read_head(file->mark_fd, &mark), is_new = false;
     file->mark = file->mark_found = has_mark ? mark : (struct mark_head){0};
+    file->is_log_cut = false;
     enum store_result result = finish_salvage(file);
-    if (result == STORE_OK)
+    if (result == STORE_OK && file->is_damaged)
+        result = STORE_CORRUPT;
+    else if (result == STORE_OK)
         result = judge_header(file, path, has_mark, &is_new);
     if (result == STORE_OK && is_new) {
         file->mark = file->mark_found = (struct mark_head){0};
@@ -1655,6 +1667,7 @@ static enum store_result open_database(struct store_file *file)
     if (result == STORE_CORRUPT) {
         close_database(file);
         result = salvage(file);
+        file->is_damaged = result != STORE_OK;
         if (result == STORE_OK)
             result = connect(file, path, false);
     }

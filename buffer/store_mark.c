@@ -19,6 +19,7 @@ enum {
     PAGE = 4096,
     FRAME = FRAME_HEADER + PAGE,
     LOG_VERSION = 3007000,
+    MEND_SEARCHES = 16, /* about 50 ms each */
 };
 static const uint32_t mark_magic = 0x50584d31; /* PXM1 */
 static const uint32_t log_magic = 0x377f0682;  /* the lowest bit: checksums by big-endian words */
@@ -153,49 +154,86 @@ bool mark_inspect_log(const char *path, struct mark_log *log)
     return is_read;
 }
 
-/* A frame whose page number or commit size makes no sense is turned into a harmless copy of the one before:
- * dropping it would move all others. */
-static bool mend(int fd, const uint32_t salt[2], uint32_t frames, unsigned char *frame)
+static struct sum sum_frame(struct sum sum, const unsigned char *frame)
 {
-    unsigned char header[LOG_HEADER];
-    if (whole_frames(fd) < frames || !read_at(fd, header, sizeof header, 0))
-        return false;
-    put_big(header, log_magic | (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__));
+    sum_add(&sum, frame, 8);
+    sum_add(&sum, frame + FRAME_HEADER, PAGE);
+    return sum;
+}
+
+static bool has_sum(const unsigned char *frame, struct sum sum)
+{
+    return big(frame + 16) == sum.a && big(frame + 20) == sum.b;
+}
+
+/* Finds the one flipped bit that makes the frame's checksum right, if there is one. */
+static bool mend_bit(unsigned char *frame, struct sum before)
+{
+    for (int at = 0; at < FRAME; at = at == 7 ? FRAME_HEADER : at + 1)
+        for (int bit = 0; bit < 8; bit++) {
+            frame[at] ^= (unsigned char)(1 << bit);
+            if (has_sum(frame, sum_frame(before, frame)))
+                return true;
+            frame[at] ^= (unsigned char)(1 << bit);
+        }
+    return false;
+}
+
+static struct sum sum_of_header(unsigned char header[LOG_HEADER], const uint32_t salt[2])
+{
+    bool is_big = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__;
+    put_big(header, log_magic | is_big);
     put_big(header + 4, LOG_VERSION);
     put_big(header + 8, PAGE);
     put_big(header + 16, salt[0]);
     put_big(header + 20, salt[1]);
-    struct sum sum = {.is_big = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__};
+    struct sum sum = {.is_big = is_big};
     sum_add(&sum, header, 24);
-    put_big(header + 24, sum.a);
-    put_big(header + 28, sum.b);
+    return sum;
+}
+
+/* Two chains of checksums: the one that was written, to find what is wrong, and the one that is made. A frame
+ * whose page makes no sense becomes a copy of its neighbour, which is harmless; leaving it out would not be. */
+static bool mend(int fd, const uint32_t salt[2], uint32_t frames, unsigned char *frame)
+{
+    unsigned char header[LOG_HEADER], *neighbour = frame + FRAME;
+    if (whole_frames(fd) < frames || !read_at(fd, header, sizeof header, 0) ||
+        !read_at(fd, neighbour, FRAME, LOG_HEADER + (frames > 1 ? (off_t)FRAME : 0)))
+        return false;
+    struct sum stored = {.a = big(header + 24), .b = big(header + 28)};
+    struct sum made = sum_of_header(header, salt);
+    stored.is_big = made.is_big;
+    put_big(header + 24, made.a);
+    put_big(header + 28, made.b);
     if (pwrite(fd, header, sizeof header, 0) != (ssize_t)sizeof header)
         return false;
-
-    unsigned char *previous = frame + FRAME;
-    uint32_t largest_page = 0;
+    uint32_t largest_page = 0, searches = 0;
     for (uint32_t i = 0; i < frames; i++) {
         off_t at = LOG_HEADER + (off_t)i * FRAME;
         if (!read_at(fd, frame, FRAME, at))
             return false;
+        if (i == 0 && has_sum(frame, sum_frame(made, frame)))
+            stored = made; /* the flipped bit was in the header */
+        if (!has_sum(frame, sum_frame(stored, frame)) && searches++ < MEND_SEARCHES)
+            mend_bit(frame, stored);
+        stored.a = big(frame + 16);
+        stored.b = big(frame + 20);
         uint32_t page = big(frame), size = big(frame + 4);
-        bool is_plausible = page > 0 && (page >> 28) == 0 && (size == 0 || (size >> 28) == 0);
-        if (!is_plausible && i > 0)
-            memcpy(frame, previous, FRAME);
-        else if (!is_plausible)
-            return false;
+        bool is_plausible = page > 0 && (page >> 28) == 0 && (size >> 28) == 0;
+        if (!is_plausible)
+            memcpy(frame, neighbour, FRAME);
+        size = big(frame + 4);
         largest_page = size > 0 ? size : big(frame) > largest_page ? big(frame) : largest_page;
-        if (i + 1 == frames && big(frame + 4) == 0)
+        if (i + 1 == frames && size == 0)
             put_big(frame + 4, largest_page); /* the mark says that a commit ended here */
         put_big(frame + 8, salt[0]);
         put_big(frame + 12, salt[1]);
-        sum_add(&sum, frame, 8);
-        sum_add(&sum, frame + FRAME_HEADER, PAGE);
-        put_big(frame + 16, sum.a);
-        put_big(frame + 20, sum.b);
+        made = sum_frame(made, frame);
+        put_big(frame + 16, made.a);
+        put_big(frame + 20, made.b);
         if (pwrite(fd, frame, FRAME, at) != FRAME)
             return false;
-        memcpy(previous, frame, FRAME);
+        memcpy(neighbour, frame, FRAME);
     }
     return ftruncate(fd, LOG_HEADER + (off_t)frames * FRAME) == 0 && fsync(fd) == 0;
 }

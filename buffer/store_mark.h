@@ -38,7 +38,7 @@ struct mark_chain {
     uint64_t commit; /* of the head that this belongs to */
     uint64_t live;
     uint64_t dead;
-    uint64_t reserved;
+    uint64_t next_number; /* of the next message */
     uint32_t is_sending;
     uint32_t unused;
     char name[72];

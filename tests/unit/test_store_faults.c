@@ -203,7 +203,7 @@ static void fail_each(enum fault_kind kind, bool is_for_good)
     uint64_t all = run(FAULT_NONE, 0, false), at = 1, missed = 0;
     all = fault_count();
     const char *long_run = getenv("PROXYD_TEST_LONG");
-    uint64_t stride = long_run ? 1 : all / 40 + 1; /* every one of the first, which open, then some */
+    uint64_t stride = long_run ? 1 : all / 25 + 1; /* every one of the first, which open, then some */
     for (; missed == 0 && at <= 10 * all; at += at < 20 ? 1 : stride)
         missed = run(kind, at, is_for_good) == 0;
     assert_true(missed > 0);
@@ -231,7 +231,7 @@ static void store_survives_a_full_disk(void **state)
 {
     (void)state;
     run(FAULT_NONE, 0, false);
-    uint64_t all = fault_count(), stride = getenv("PROXYD_TEST_LONG") ? 1 : all / 40 + 1;
+    uint64_t all = fault_count(), stride = getenv("PROXYD_TEST_LONG") ? 1 : all / 25 + 1;
     for (uint64_t at = 1; at <= all; at += at < 20 ? 1 : stride)
         run(FAULT_FULL, at, true);
 }
