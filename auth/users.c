@@ -57,14 +57,13 @@ __attribute__((format(printf, 3, 4))) static void tell(struct reading *reading, 
 static size_t utf8_length(const unsigned char *at, size_t size)
 {
     static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t length = at[0] < 0x80   ? 1
-                    : at[0] < 0xc0 ? 0
-                    : at[0] < 0xe0 ? 2
-                    : at[0] < 0xf0 ? 3
-                    : at[0] < 0xf8 ? 4
-                                   : 0;
-    if (length <= 1 || length > size)
-        return length > size ? 0 : length;
+    size_t length = 0;
+    while (length < 5 && at[0] & (0x80u >> length))
+        length++;
+    if (length == 0)
+        return 1;
+    if (length == 1 || length > 4 || length > size)
+        return 0;
     uint32_t point = at[0] & (0x7fu >> length);
     for (size_t i = 1; i < length; i++) {
         if ((at[i] & 0xc0) != 0x80)
@@ -135,7 +134,7 @@ static void set_fingerprint(struct user *user, const void *credential, size_t si
     memcpy(&user->fingerprint, digest, sizeof user->fingerprint);
 }
 
-/* The hash field, cut out by its colon. NULL, told, when it is none; else `*rest` is the chains or NULL. */
+/* The hash behind a name; `*rest` becomes the chains behind it, or NULL. False, told: it is none. */
 static bool read_hash(struct reading *reading, struct user *user, char *field, char **rest)
 {
     char err[160];

@@ -232,8 +232,8 @@ static void drop_job(struct verify *verify, struct verify_job *job)
     move_job(job, NULL);
     secret_wipe(job, sizeof *job);
     job->lane = &verify->unused;
-    TAILQ_INSERT_HEAD(&verify->unused, job,
-                      link); /* the warmest first: memory that was never used stays so */
+    /* At the head: while few are needed, the memory of the others is never touched. */
+    TAILQ_INSERT_HEAD(&verify->unused, job, link);
 }
 
 static bool has_credit(const struct verify *verify, const struct address *address, int64_t now_ms)
@@ -249,26 +249,20 @@ static bool may_try_quietly(const struct verify *verify, const char *name, size_
 static struct verify_job *find_job(const struct verify *verify, const uint8_t *digest)
 {
     const struct job_list *lanes[] = {&verify->told, &verify->quiet};
-    for (size_t i = 0; i < sizeof lanes / sizeof *lanes; i++) {
-        struct verify_job *job;
-        TAILQ_FOREACH(job, lanes[i], link)
-        if (memcmp(job->digest, digest, DIGEST_BYTES) == 0)
-            return job;
-    }
+    for (size_t i = 0; i < sizeof lanes / sizeof *lanes; i++)
+        for (struct verify_job *job = TAILQ_FIRST(lanes[i]); job; job = TAILQ_NEXT(job, link))
+            if (memcmp(job->digest, digest, DIGEST_BYTES) == 0)
+                return job;
     bool is_running = verify->running && memcmp(verify->running->digest, digest, DIGEST_BYTES) == 0;
     return is_running ? verify->running : NULL;
 }
 
-/* A job with nothing in it. For the told lane the oldest quiet one gives way. NULL when all are taken. */
-static struct verify_job *make_job(struct verify *verify, bool is_told)
+/* An empty job. For the told lane the oldest quiet one gives way. NULL when all are taken. */
+static struct verify_job *take_unused(struct verify *verify, bool is_told)
 {
     struct verify_job *job = TAILQ_FIRST(&verify->unused);
     if (!job && is_told && (job = TAILQ_FIRST(&verify->quiet)))
         drop_job(verify, job);
-    if (job) {
-        move_job(job, is_told ? &verify->told : &verify->quiet);
-        TAILQ_INIT(&job->waiters);
-    }
     return job;
 }
 
@@ -284,56 +278,83 @@ static void set_dummy_hash(const struct verify *verify, struct verify_job *job, 
     secret_hash_dummy(&job->hash, user ? &user->hash : &usual);
 }
 
+/* What is asked, with all that a job must copy. */
+struct question {
+    const struct users *users;
+    const struct user *user; /* NULL: a stranger */
+    const char *name, *password;
+    size_t name_size, password_size;
+    uint8_t digest[DIGEST_BYTES];
+};
+
+/* The job that answers a question, in its lane; NULL when there is no room. */
+static struct verify_job *find_or_make_job(struct verify *verify, const struct question *question,
+                                           bool is_told)
+{
+    struct verify_job *job = find_job(verify, question->digest);
+    if (job) {
+        if (is_told && job->lane == &verify->quiet)
+            move_job(job, &verify->told);
+        return job;
+    }
+    if (!(job = take_unused(verify, is_told)))
+        return NULL;
+    TAILQ_INIT(&job->waiters);
+    job->name_size = question->name_size;
+    memcpy(job->name, question->name, question->name_size);
+    job->password_size = question->password_size;
+    memcpy(job->password, question->password, question->password_size);
+    memcpy(job->digest, question->digest, DIGEST_BYTES);
+    job->is_stranger = !question->user;
+    if (question->user)
+        job->hash = question->user->hash;
+    else
+        set_dummy_hash(verify, job, question->users);
+    move_job(job, is_told ? &verify->told : &verify->quiet);
+    return job;
+}
+
+/* verify_ask with the mutex held. */
+static enum verify_verdict ask(struct verify *verify, const struct question *question,
+                               struct verify_waiter *waiter, int64_t now_ms)
+{
+    if (question->user && is_remembered(verify, question->digest))
+        return VERIFY_GOOD;
+    if (verify->waiter_count == VERIFY_WAITERS_MAX)
+        return VERIFY_OVERLOADED;
+    bool is_told = has_credit(verify, &waiter->address, now_ms);
+    bool is_quiet =
+        !is_told && question->user && may_try_quietly(verify, question->name, question->name_size, now_ms);
+    waiter->job = is_told || is_quiet ? find_or_make_job(verify, question, is_told) : NULL;
+    if (is_told && !waiter->job)
+        return VERIFY_OVERLOADED;
+    if (waiter->job)
+        TAILQ_INSERT_TAIL(&waiter->job->waiters, waiter, job_link);
+    waiter->deadline_ms = now_ms + verify->patience_ms;
+    TAILQ_INSERT_TAIL(&verify->by_age, waiter, age_link);
+    verify->waiter_count++;
+    pthread_cond_signal(&verify->has_work);
+    return VERIFY_WAIT;
+}
+
 enum verify_verdict verify_ask(struct verify *verify, const struct users *users, const char *name,
                                size_t name_size, const char *password, size_t password_size,
                                struct verify_waiter *waiter, int64_t now_ms)
 {
-    const struct user *user = users_find(users, name, name_size);
-    uint8_t digest[DIGEST_BYTES];
-    make_digest(verify, digest, user, name, name_size, password, password_size);
-    waiter->fingerprint = user ? user->fingerprint : 0;
-    waiter->job = NULL;
+    struct question question = {
+        .users = users,
+        .user = users_find(users, name, name_size),
+        .name = name,
+        .name_size = name_size,
+        .password = password,
+        .password_size = password_size,
+    };
+    make_digest(verify, question.digest, question.user, name, name_size, password, password_size);
+    waiter->fingerprint = question.user ? question.user->fingerprint : 0;
     pthread_mutex_lock(&verify->mutex);
-    if (user && is_remembered(verify, digest)) {
-        pthread_mutex_unlock(&verify->mutex);
-        return VERIFY_GOOD;
-    }
-    if (verify->waiter_count == VERIFY_WAITERS_MAX) {
-        pthread_mutex_unlock(&verify->mutex);
-        return VERIFY_OVERLOADED;
-    }
-    bool is_told = has_credit(verify, &waiter->address, now_ms);
-    struct verify_job *job = NULL;
-    if (is_told || (user && may_try_quietly(verify, name, name_size, now_ms))) {
-        job = find_job(verify, digest);
-        if (job && is_told && job->lane == &verify->quiet)
-            move_job(job, &verify->told);
-        if (!job && (job = make_job(verify, is_told))) {
-            job->name_size = name_size;
-            memcpy(job->name, name, name_size);
-            job->password_size = password_size;
-            memcpy(job->password, password, password_size);
-            job->is_stranger = !user;
-            if (user)
-                job->hash = user->hash;
-            else
-                set_dummy_hash(verify, job, users);
-            memcpy(job->digest, digest, DIGEST_BYTES);
-        }
-    }
-    if (!job && is_told) {
-        pthread_mutex_unlock(&verify->mutex);
-        return VERIFY_OVERLOADED;
-    }
-    waiter->job = job;
-    waiter->deadline_ms = now_ms + verify->patience_ms;
-    if (job)
-        TAILQ_INSERT_TAIL(&job->waiters, waiter, job_link);
-    TAILQ_INSERT_TAIL(&verify->by_age, waiter, age_link);
-    verify->waiter_count++;
-    pthread_cond_signal(&verify->has_work);
+    enum verify_verdict verdict = ask(verify, &question, waiter, now_ms);
     pthread_mutex_unlock(&verify->mutex);
-    return VERIFY_WAIT;
+    return verdict;
 }
 
 /* A job that nobody waits for any more is kept for a while: its result may be of use. */
@@ -377,10 +398,10 @@ struct verify_waiter *verify_take(struct verify *verify)
 
 static bool has_told_waiter(const struct verify *verify, const struct verify_job *job, int64_t now_ms)
 {
-    const struct verify_waiter *waiter;
-    TAILQ_FOREACH(waiter, &job->waiters, job_link)
-    if (has_credit(verify, &waiter->address, now_ms))
-        return true;
+    for (const struct verify_waiter *waiter = TAILQ_FIRST(&job->waiters); waiter;
+         waiter = TAILQ_NEXT(waiter, job_link))
+        if (has_credit(verify, &waiter->address, now_ms))
+            return true;
     return false;
 }
 
