@@ -3,17 +3,14 @@
 endless multipart. Memory is the resident size of the real process."""
 import os
 import socket
-import time
 
 import pytest
 
-from conftest import Net
 from harness import FACTOR, SANITIZED, eventually, holds
 from peers import error_of, outcomes, swallow
 from zmtp import MORE, dial, frame
 
 MIB = 1 << 20
-HEARTBEAT_S = 5 + 10  # a link is pinged every 5 s and given up 10 s after a ping without an answer
 
 
 def paused(net, chain, **options):
@@ -256,25 +253,3 @@ def test_200_callers_of_1_mib_stay_within_the_byte_bound(net, when_full):
         caller.close()
     if not SANITIZED:
         eventually(lambda: proxyd.rss_bytes() < OVERHEAD, 10, "memory given back when the crowd has gone")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def standstill():
-    """A chain with when_full = "block" that stands still while the other tests of this file run."""
-    net = Net()
-    calls = net.chain("rep-req", to=net.router(),
-                      queue={"max_messages": 4, "when_full": "block", "max_age": 0})
-    proxyd = paused(net, calls)
-    patient = net.pipeline(calls)
-    bodies = patient.send_each([b"%d" % n + bytes(100000) for n in range(300)])
-    proxyd.wait_for(calls, queued=4)
-    yield proxyd, calls, patient, bodies, time.monotonic(), proxyd.fd_count()
-    net.close()
-
-
-def test_block_keeps_its_link_through_its_own_silence(standstill):
-    """While intake stands still, longer than any heartbeat time-out, callers lose neither link nor request."""
-    proxyd, calls, patient, bodies, since, descriptors = standstill
-    holds(lambda: proxyd.fd_count() >= descriptors, HEARTBEAT_S + 1.5 - (time.monotonic() - since))
-    proxyd.control("resume", calls.name)
-    assert patient.wait(seconds=10) == {tag: [body] for tag, body in bodies.items()}
