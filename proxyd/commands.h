@@ -16,6 +16,9 @@ enum command_id {
     COMMAND_DRAIN,
     COMMAND_RELOAD,
     COMMAND_STOP,
+    COMMAND_QUEUE,
+    COMMAND_DEAD,
+    COMMAND_TICKET,
     COMMAND_CALL,
     COMMAND_SERVE,
     COMMAND_PUBLISH,
@@ -31,7 +34,7 @@ struct command {
     int least_arguments;
     int most_arguments; /* -1 = any number */
     bool is_remote;     /* the daemon does it; otherwise proxyctl itself */
-    bool takes_chain;   /* its one argument is the name of a chain */
+    bool takes_chain;   /* its first argument is the name of a chain */
 };
 
 /* The facts about a command; static. */

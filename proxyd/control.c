@@ -137,49 +137,56 @@ static struct chain *find_chain(struct control *control, const json_t *params, s
     return NULL;
 }
 
-static json_t *do_method(struct control *control, const json_t *request, struct failure *failure)
+/* What a request comes to: a result, a failure, or (both empty) an answer that comes later. */
+struct outcome {
+    json_t *result;
+    struct failure failure; /* code 0 = none */
+};
+
+static struct outcome refuse(int code, const char *format, const char *text)
 {
-    *failure = (struct failure){RPC_INVALID_REQUEST, "not a JSON-RPC 2.0 request"};
+    struct outcome outcome = {.failure.code = code};
+    snprintf(outcome.failure.text, sizeof(outcome.failure.text), format, text);
+    return outcome;
+}
+
+static bool is_question(enum command_id id)
+{
+    return id == COMMAND_QUEUE || id == COMMAND_DEAD || id == COMMAND_TICKET;
+}
+
+static struct outcome do_method(struct control *control, const json_t *request, json_t *request_id,
+                                struct message *envelope)
+{
     const char *version = json_string_value(json_object_get(request, "jsonrpc"));
     const char *name = json_string_value(json_object_get(request, "method"));
     const json_t *params = json_object_get(request, "params");
-    if (!version || strcmp(version, "2.0") != 0 || !name)
-        return NULL;
-    if (params && !json_is_object(params) && !json_is_array(params))
-        return NULL;
+    bool is_request = version && strcmp(version, "2.0") == 0 && name;
+    if (!is_request || (params && !json_is_object(params) && !json_is_array(params)))
+        return refuse(RPC_INVALID_REQUEST, "%s", "not a JSON-RPC 2.0 request");
 
     enum command_id id = command_find(name);
-    if (id == COMMAND_COUNT || !methods[id]) {
-        failure->code = RPC_NO_METHOD;
-        snprintf(failure->text, sizeof(failure->text), "there is no method \"%s\"", shown(name));
-        return NULL;
-    }
+    if (id == COMMAND_COUNT || !(methods[id] || is_question(id)))
+        return refuse(RPC_NO_METHOD, "there is no method \"%s\"", shown(name));
     struct chain *chain = NULL;
-    if (command_info(id)->takes_chain && !(chain = find_chain(control, params, failure)))
-        return NULL;
-    *failure = (struct failure){RPC_INTERNAL_ERROR, "memory is short"};
-    return methods[id](control, chain, failure);
+    struct outcome outcome = {0};
+    if (command_info(id)->takes_chain && !(chain = find_chain(control, params, &outcome.failure)))
+        return outcome;
+    if (is_question(id)) {
+        const char *wrong = inspect_ask(control->scope.inspect, id, chain, params, envelope, request_id);
+        return wrong ? refuse(RPC_INVALID_PARAMS, "%s", wrong) : outcome;
+    }
+    outcome.failure = (struct failure){RPC_INTERNAL_ERROR, "memory is short"};
+    outcome.result = methods[id](control, chain, &outcome.failure);
+    return outcome;
 }
 
-/* The answer to one request, whatever it is; NULL when memory is short. */
-static json_t *answer(struct control *control, const void *data, size_t size)
+static json_t *reply_json(const struct outcome *outcome, json_t *id)
 {
-    struct failure failure;
-    json_t *result = NULL, *id = NULL;
-    json_t *request = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
-    if (!request) {
-        failure = (struct failure){RPC_PARSE_ERROR, "not JSON"};
-    } else {
-        result = do_method(control, request, &failure);
-        id = json_object_get(request, "id");
-        if (json_is_object(id) || json_is_array(id) || json_is_boolean(id))
-            id = NULL;
-    }
-    json_t *reply = result ? json_pack("{s:s, s:O?, s:o}", "jsonrpc", "2.0", "id", id, "result", result)
-                           : json_pack("{s:s, s:O?, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", id, "error",
-                                       "code", failure.code, "message", failure.text);
-    json_decref(request);
-    return reply;
+    if (outcome->result)
+        return json_pack("{s:s, s:O?, s:o}", "jsonrpc", "2.0", "id", id, "result", outcome->result);
+    return json_pack("{s:s, s:O?, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", id, "error", "code",
+                     outcome->failure.code, "message", outcome->failure.text);
 }
 
 static void send_json(struct control *control, const struct message *envelope, json_t *json)
@@ -196,10 +203,38 @@ static void send_json(struct control *control, const struct message *envelope, j
     json_decref(json);
 }
 
+static void answer(struct control *control, struct message *envelope, const void *data, size_t size)
+{
+    json_t *request = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    json_t *id = json_object_get(request, "id");
+    if (json_is_object(id) || json_is_array(id) || json_is_boolean(id))
+        id = NULL;
+    struct outcome outcome =
+        request ? do_method(control, request, id, envelope) : refuse(RPC_PARSE_ERROR, "%s", "not JSON");
+    if (outcome.result || outcome.failure.code != 0)
+        send_json(control, envelope, reply_json(&outcome, id));
+    json_decref(request);
+}
+
 static json_t *refusal(const char *text)
 {
-    return json_pack("{s:s, s:n, s:{s:i, s:s}}", "jsonrpc", "2.0", "id", "error", "code", RPC_INVALID_REQUEST,
-                     "message", text);
+    struct outcome outcome = refuse(RPC_INVALID_REQUEST, "%s", text);
+    return reply_json(&outcome, NULL);
+}
+
+/* Questions that chains have answered since. */
+static void answer_questions(struct control *control)
+{
+    struct message envelope;
+    json_t *id;
+    message_init(&envelope);
+    for (json_t *result; inspect_next(control->scope.inspect, &envelope, &id, &result);) {
+        struct outcome outcome = refuse(RPC_REFUSED, "%s", "the store cannot tell now");
+        outcome.result = result;
+        send_json(control, &envelope, reply_json(&outcome, id));
+        message_close(&envelope);
+        json_decref(id);
+    }
 }
 
 bool control_turn(struct control *control, int64_t now_ms)
@@ -207,6 +242,7 @@ bool control_turn(struct control *control, int64_t now_ms)
     static const struct wire_limits limits = {.max_bytes = REQUEST_BYTES_MAX,
                                               .max_frames = ADDRESS_FRAMES_MAX};
     control->now_ms = now_ms;
+    answer_questions(control);
     for (int i = 0; i < REQUESTS_PER_TURN; i++) {
         struct message envelope, body;
         message_init(&envelope);
@@ -214,7 +250,7 @@ bool control_turn(struct control *control, int64_t now_ms)
         enum wire_received received = wire_receive(&control->socket, &limits, &envelope, &body);
         if (received == WIRE_MESSAGE && body.count == 1) {
             zmq_msg_t *frame = message_frame(&body, 0);
-            send_json(control, &envelope, answer(control, zmq_msg_data(frame), zmq_msg_size(frame)));
+            answer(control, &envelope, zmq_msg_data(frame), zmq_msg_size(frame));
         } else if (received == WIRE_MESSAGE) {
             send_json(control, &envelope, refusal("a request is one frame"));
         } else if (received == WIRE_TOO_LARGE && envelope.count > 0) {

@@ -66,6 +66,7 @@ struct daemon {
     struct slot *slots;
     struct chain **chains; /* the same, for the control socket */
     struct control *control;
+    struct inspect *inspect;
     int signals;
     int waker;
     enum phase phase;
@@ -469,9 +470,12 @@ static int start(struct daemon *daemon)
             .chains = daemon->chains,
             .chain_count = config->chain_count,
             .started_ms = daemon->started_ms,
+            .inspect = daemon->inspect = inspect_new(daemon->waker),
             .stop = stop_by_operator,
             .context = daemon,
         };
+        if (!daemon->inspect)
+            return failed(daemon, "start-failed", NULL, "memory is short");
         daemon->control = control_open(&config->daemon, &scope, err, sizeof(err));
         if (!daemon->control)
             return failed(daemon, "start-failed", NULL, err);
@@ -487,6 +491,7 @@ static void stop(struct daemon *daemon)
     for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)
         if (daemon->chains[i])
             chain_free(daemon->chains[i]);
+    inspect_free(daemon->inspect);
     if (daemon->runtime.store)
         store_close(daemon->runtime.store);
     if (daemon->has_runtime)

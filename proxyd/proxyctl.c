@@ -7,6 +7,7 @@
 #include "proxyd/config.h"
 #include "proxyd/config_keys.h"
 #include "proxyd/peer.h"
+#include "proxyd/queuectl.h"
 #include "proxyd/render.h"
 #include "proxyd/tryout.h"
 
@@ -163,18 +164,19 @@ static char *control_endpoint(const struct settings *settings)
     return endpoint;
 }
 
-/* One request and its answer as JSON. NULL after a complaint. */
-static json_t *ask(const char *endpoint, const char *method, const char *chain)
+/* One request and its answer as JSON; takes `params`. NULL after a complaint. */
+static json_t *ask(const char *endpoint, const char *method, json_t *params)
 {
     char err[256];
     struct peer *peer =
         peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, sizeof(err));
     if (!peer) {
         complain(endpoint, err);
+        json_decref(params);
         return NULL;
     }
-    json_t *json = json_pack("{s:s, s:i, s:s, s:{s:s*}}", "jsonrpc", "2.0", "id", 1, "method", method,
-                             "params", "chain", chain);
+    json_t *json =
+        json_pack("{s:s, s:i, s:s, s:o}", "jsonrpc", "2.0", "id", 1, "method", method, "params", params);
     char *text = json_dumps(json, JSON_COMPACT);
     json_decref(json);
     struct message request, reply;
@@ -221,22 +223,37 @@ static void print_result(const struct settings *settings, enum command_id id, co
     }
 }
 
-static int run_remote(const struct settings *settings, enum command_id id, const char *chain)
+/* The result of a method; takes `params`. NULL after a complaint. */
+static json_t *ask_result(void *context, enum command_id id, json_t *params)
+{
+    json_t *answer = ask(context, command_info(id)->name, params);
+    json_t *result = json_incref(json_object_get(answer, "result"));
+    const char *refusal = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
+    if (answer && !result)
+        complain(command_info(id)->name, refusal ? refusal : "the answer is not JSON-RPC 2.0");
+    json_decref(answer);
+    return result;
+}
+
+static int run_remote(const struct settings *settings, enum command_id id, char **words, int count)
 {
     char *endpoint = control_endpoint(settings);
     if (!endpoint)
         return STATUS_USAGE;
-    json_t *answer = ask(endpoint, command_info(id)->name, chain);
-    const json_t *result = json_object_get(answer, "result");
-    const char *refusal = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
-    if (result)
-        print_result(settings, id, result);
-    else if (answer)
-        complain(command_info(id)->name, refusal ? refusal : "the answer is not JSON-RPC 2.0");
-    int status = result && fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-    json_decref(answer);
+    int status = EXIT_FAILURE;
+    if (id == COMMAND_QUEUE || id == COMMAND_DEAD || id == COMMAND_TICKET) {
+        status = queuectl_run(id, words, count, settings->is_json, ask_result, endpoint);
+    } else {
+        json_t *params = json_pack("{s:s*}", "chain", command_info(id)->takes_chain ? words[0] : NULL);
+        json_t *result = ask_result(endpoint, id, params);
+        if (result) {
+            print_result(settings, id, result);
+            status = EXIT_SUCCESS;
+        }
+        json_decref(result);
+    }
     free(endpoint);
-    return status;
+    return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 }
 
 /* The password without its newline, as in the configuration. */
@@ -309,6 +326,6 @@ int main(int argc, char **argv)
         return STATUS_USAGE;
     }
     if (command->is_remote)
-        return run_remote(&settings, id, command->takes_chain ? argv[first] : NULL);
+        return run_remote(&settings, id, argv + first, count);
     return run_here(&settings, id, argv + first, count);
 }

@@ -5,6 +5,7 @@
 #include "proxyd/render.h"
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct column {
@@ -257,4 +258,76 @@ void render_chain(FILE *out, const json_t *chain, bool has_colour)
     json_array_append(chains, json_object_get(chain, "status"));
     print_chains(out, chains, has_colour);
     json_decref(chains);
+}
+
+void render_text(FILE *out, const void *data, size_t size)
+{
+    const unsigned char *bytes = data;
+    json_t *string = json_stringn(data, size);
+    bool is_text = string != NULL;
+    json_decref(string);
+    for (size_t i = 0; i < size; i++) {
+        bool is_control = bytes[i] < 0x20 || bytes[i] == 0x7f;
+        if (is_text && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0) /* U+0080 to U+009F are controls too */
+            fprintf(out, "\\x%02x\\x%02x", bytes[i], bytes[i + 1]), i++;
+        else if (is_control || (bytes[i] >= 0x80 && !is_text))
+            fprintf(out, "\\x%02x", bytes[i]);
+        else if (bytes[i] == '\\')
+            fputs("\\\\", out);
+        else
+            fputc(bytes[i], out);
+    }
+}
+
+void render_messages(FILE *out, const json_t *messages)
+{
+    size_t index;
+    json_t *message;
+    fprintf(out, "%-20s  %-9s  %10s  %8s  %8s  %s\n", "ID", "STATE", "BYTES", "AGE", "ATTEMPTS", "REASON");
+    json_array_foreach((json_t *)messages, index, message)
+    {
+        const json_t *reason = json_object_get(message, "reason");
+        char age[32];
+        duration_text(age, sizeof(age), json_integer_value(json_object_get(message, "age_ms")));
+        fprintf(out, "%-20s  %-9s  %10lld  %8s  %8lld  %s\n", text_of(json_object_get(message, "id")),
+                text_of(json_object_get(message, "state")),
+                (long long)json_integer_value(json_object_get(message, "bytes")), age,
+                (long long)json_integer_value(json_object_get(message, "attempts")),
+                reason ? text_of(reason) : "");
+    }
+}
+
+static int base64_value(char c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *at = c ? strchr(digits, c) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+/* Writes the bytes to `out`, which has room for three quarters of the text; returns how many. */
+static size_t decode_base64(const char *text, unsigned char *out)
+{
+    size_t size = 0;
+    uint32_t bits = 0;
+    for (int count = 0; base64_value(*text) >= 0; text++) {
+        bits = bits << 6 | (uint32_t)base64_value(*text);
+        if (count++ % 4 != 0)
+            out[size++] = (unsigned char)(bits >> (6 - 2 * ((count - 1) % 4)));
+    }
+    return size;
+}
+
+void render_frames(FILE *out, const json_t *frames)
+{
+    size_t index;
+    json_t *frame;
+    json_array_foreach((json_t *)frames, index, frame)
+    {
+        const char *text = json_string_value(frame);
+        unsigned char *bytes = text ? malloc(strlen(text) + 1) : NULL;
+        if (bytes)
+            render_text(out, bytes, decode_base64(text, bytes));
+        fputc('\n', out);
+        free(bytes);
+    }
 }

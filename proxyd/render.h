@@ -16,4 +16,13 @@ void render_status(FILE *out, const json_t *status, bool has_colour);
 /* One chain: its configuration, then its part of the status. */
 void render_chain(FILE *out, const json_t *chain, bool has_colour);
 
+/* Any bytes as text on one line. What is not UTF-8, and what a terminal would obey, is escaped. */
+void render_text(FILE *out, const void *data, size_t size);
+
+/* A table of messages as `queue list` and `dead list` give them. */
+void render_messages(FILE *out, const json_t *messages);
+
+/* Frames in base64, one a line, as text. */
+void render_frames(FILE *out, const json_t *frames);
+
 #endif

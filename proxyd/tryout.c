@@ -6,33 +6,13 @@
 
 #include "buffer/message.h"
 #include "proxyd/peer.h"
+#include "proxyd/render.h"
 
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* One frame as text on one line. What is not UTF-8, and what a terminal would obey, is escaped. */
-static void print_text(zmq_msg_t *frame)
-{
-    const unsigned char *bytes = zmq_msg_data(frame);
-    size_t size = zmq_msg_size(frame);
-    json_t *string = json_stringn((const char *)bytes, size);
-    bool is_text = string != NULL;
-    json_decref(string);
-    for (size_t i = 0; i < size; i++) {
-        bool is_control = bytes[i] < 0x20 || bytes[i] == 0x7f;
-        if (is_text && bytes[i] == 0xc2 && bytes[i + 1] < 0xa0) /* U+0080 to U+009F are controls too */
-            printf("\\x%02x\\x%02x", bytes[i], bytes[i + 1]), i++;
-        else if (is_control || (bytes[i] >= 0x80 && !is_text))
-            printf("\\x%02x", bytes[i]);
-        else if (bytes[i] == '\\')
-            fputs("\\\\", stdout);
-        else
-            putchar(bytes[i]);
-    }
-}
 
 /* A frame as a JSON string, or {"hex": "…"} when it is none. */
 static json_t *frame_json(zmq_msg_t *frame)
@@ -61,7 +41,8 @@ static void print_message(const struct tryout *tryout, const struct message *mes
     } else {
         for (uint32_t i = 0; i < message->count; i++) {
             fputs(i > 0 ? separator : "", stdout);
-            print_text(message_frame(message, i));
+            render_text(stdout, zmq_msg_data(message_frame(message, i)),
+                        zmq_msg_size(message_frame(message, i)));
         }
     }
     putchar('\n');
