@@ -56,6 +56,14 @@ check-san:
 	@tests/run build/san
 units: $(UNITS)
 
+$B/bench/peer: $(patsubst %.c,$B/obj/%.o,$(wildcard tests/bench/*.c))
+	@mkdir -p $(@D); echo "  LD    $@"
+	$Q$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lmosquitto
+bench bench-quick bench-scale:
+	@tests/install-packages build bench
+	@$(MAKE) --no-print-directory all $B/bench/peer
+	@tests/bench/run $B $(filter --%,$(@:bench-%=--%))
+
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/doc/proxyd/examples
 	install -m 755 $B/proxyd $B/proxyctl $(DESTDIR)$(PREFIX)/sbin
@@ -70,6 +78,6 @@ format:
 clean:
 	rm -rf build
 
-.PHONY: all run test check-san units install uninstall format clean
+.PHONY: all run test check-san units bench bench-quick bench-scale install uninstall format clean
 .SECONDARY:
--include $(OBJECTS:.o=.d) $(wildcard $B/obj/tests/unit/*.d)
+-include $(OBJECTS:.o=.d) $(wildcard $B/obj/tests/*/*.d)

@@ -7,7 +7,8 @@ import typing
 from peers import PASSWORD, Chain, free_endpoint, wait_until_empty
 
 PIPELINED = 1000
-STREAM_OUTSTANDING = 900  # below every high-water mark on the way: nothing is lost
+STREAM_OUTSTANDING = 1000
+STREAM_HWM = 10000  # what proxyd holds for a subscriber: so much more that nothing is lost
 
 
 @dataclasses.dataclass
@@ -176,7 +177,7 @@ def stream(size):
     def set_up(stage):
         words = ["stream", "-b", size, "-o", STREAM_OUTSTANDING]
         published = [free_endpoint() for _ in range(3)]
-        chain = Chain("sub-pub", at=published[0], name="stream")
+        chain = Chain("sub-pub", at=published[0], name="stream", backend={"hwm": STREAM_HWM})
         proxyd = stage.proxyd(chain)
         forwarded = free_endpoint()
         forward = stage.forward("sub-pub", (published[1], forwarded))

@@ -27,7 +27,7 @@ struct stream {
     size_t bytes;
     uint64_t outstanding;
     void *publisher, *subscriber;
-    uint64_t sent;
+    atomic_uint_least64_t sent;
     atomic_uint_least64_t received; /* the number of the newest */
     atomic_uint_least64_t wanted;   /* the publisher sleeps until `received` is there */
     int waker;
@@ -47,7 +47,7 @@ static void publish(struct stream *stream, uint64_t number)
 
 static void wait_for_room(struct stream *stream)
 {
-    atomic_store(&stream->wanted, stream->sent - stream->outstanding / 2);
+    atomic_store(&stream->wanted, atomic_load(&stream->sent) - stream->outstanding / 2);
     eventfd_t count;
     while (!atomic_load(&stream->is_ending) && atomic_load(&stream->received) < atomic_load(&stream->wanted))
         eventfd_read(stream->waker, &count);
@@ -57,9 +57,9 @@ static void *publish_all(void *argument)
 {
     struct stream *stream = argument;
     while (!atomic_load(&stream->is_ending)) {
-        if (stream->sent - atomic_load(&stream->received) >= stream->outstanding)
+        if (atomic_load(&stream->sent) - atomic_load(&stream->received) >= stream->outstanding)
             wait_for_room(stream);
-        publish(stream, ++stream->sent);
+        publish(stream, atomic_fetch_add(&stream->sent, 1) + 1);
     }
     return NULL;
 }
@@ -90,6 +90,14 @@ static void count(struct stream *stream, const struct head *head)
         eventfd_write(stream->waker, 1);
 }
 
+/* Nothing has come for long: what is on the way is lost, and the publisher need not wait for it. */
+static void give_up(struct stream *stream)
+{
+    stream->meter->lost += atomic_load(&stream->sent) - atomic_load(&stream->received);
+    atomic_store(&stream->received, atomic_load(&stream->sent));
+    eventfd_write(stream->waker, 1);
+}
+
 static void run(struct stream *stream, struct meter *meter)
 {
     pthread_t publisher;
@@ -100,16 +108,15 @@ static void run(struct stream *stream, struct meter *meter)
     while (meter_goes_on(meter, clock_ns())) {
         if (receive(stream, &head))
             count(stream, &head);
-        else /* some were lost, and the publisher waits for them */
-            eventfd_write(stream->waker, 1);
+        else
+            give_up(stream);
     }
     atomic_store(&stream->is_ending, true);
     eventfd_write(stream->waker, 1);
     pthread_join(publisher, NULL);
-    while (atomic_load(&stream->received) < stream->sent && receive(stream, &head))
+    while (atomic_load(&stream->received) < atomic_load(&stream->sent) && receive(stream, &head))
         count(stream, &head);
-    meter->lost += stream->sent - atomic_load(&stream->received);
-    atomic_store(&stream->received, stream->sent);
+    give_up(stream);
 }
 
 static void *open_socket(int type, const char *endpoint)
@@ -118,6 +125,8 @@ static void *open_socket(int type, const char *endpoint)
     void *socket = zmq_socket(zmq_ctx_new(), type);
     need(socket != NULL, "socket");
     zmq_setsockopt(socket, ZMQ_LINGER, &none, sizeof none);
+    zmq_setsockopt(socket, ZMQ_SNDHWM, &none, sizeof none);
+    zmq_setsockopt(socket, ZMQ_RCVHWM, &none, sizeof none);
     zmq_setsockopt(socket, ZMQ_RCVTIMEO, &limit_ms, sizeof limit_ms);
     if (type == ZMQ_SUB)
         zmq_setsockopt(socket, ZMQ_SUBSCRIBE, "", 0);
