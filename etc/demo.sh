@@ -44,7 +44,11 @@ until_true() {
     tries=0
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ $tries -lt 100 ] || { echo "demo: gave up waiting for: $*" >&2; exit 1; }
+        if [ $tries = 100 ] || ! kill -0 "$proxyd" 2>/dev/null; then
+            printf 'demo: gave up waiting for: %s\nproxyd logged:\n' "$*" >&2
+            indent <"$scratch/log" >&2
+            exit 1
+        fi
         sleep 0.1
     done
 }
