@@ -207,12 +207,25 @@ static void print_chains(FILE *out, const json_t *chains, bool has_colour)
     }
 }
 
+static void print_store(FILE *out, const json_t *store)
+{
+    if (!store)
+        return;
+    fprintf(out, "\nstore %s, %lld messages in %lld commits of %lld us, reserve %s\n",
+            json_is_true(json_object_get(store, "usable")) ? "usable" : "OUT OF ORDER",
+            (long long)json_integer_value(json_object_get(store, "messages")),
+            (long long)json_integer_value(json_object_get(store, "commits")),
+            (long long)json_integer_value(json_object_get(store, "commit_us")),
+            json_is_true(json_object_get(store, "reserve")) ? "kept" : "used up");
+}
+
 void render_status(FILE *out, const json_t *status, bool has_colour)
 {
     char uptime[32];
     duration_text(uptime, sizeof(uptime), json_integer_value(json_object_get(status, "uptime_ms")));
     fprintf(out, "proxyd %s, up %s\n\n", text_of(json_object_get(status, "version")), uptime);
     print_chains(out, json_object_get(status, "chains"), has_colour);
+    print_store(out, json_object_get(status, "store"));
 }
 
 static void print_value(FILE *out, const json_t *value)

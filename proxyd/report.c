@@ -4,6 +4,7 @@
  */
 #include "proxyd/report.h"
 
+#include "buffer/store.h"
 #include "proxies/dialect.h"
 #include "proxies/kinds.h"
 #include "proxyd/config.h"
@@ -83,7 +84,19 @@ static json_t *chain_json(struct chain *chain, bool is_full)
     return json;
 }
 
-json_t *report_status(struct chain *const *chains, size_t chain_count, int64_t uptime_ms)
+static json_t *store_json(struct store *store)
+{
+    struct store_stats stats;
+    store_stats(store, &stats);
+    json_int_t average_us =
+        stats.commits_total > 0 ? (json_int_t)(stats.commit_us_total / stats.commits_total) : 0;
+    return json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:I}", "usable", stats.is_usable, "reserve",
+                     stats.has_reserve, "commits", (json_int_t)stats.commits_total, "messages",
+                     (json_int_t)stats.messages_total, "largest_group", (json_int_t)stats.largest_group,
+                     "commit_us", average_us, "commit_us_max", (json_int_t)stats.commit_us_max);
+}
+
+json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store, int64_t uptime_ms)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < chain_count; i++) {
@@ -93,8 +106,8 @@ json_t *report_status(struct chain *const *chains, size_t chain_count, int64_t u
             return NULL;
         }
     }
-    return json_pack("{s:s, s:I, s:o}", "version", PROXYD_VERSION, "uptime_ms", (json_int_t)uptime_ms,
-                     "chains", list);
+    return json_pack("{s:s, s:I, s:o, s:o*}", "version", PROXYD_VERSION, "uptime_ms", (json_int_t)uptime_ms,
+                     "chains", list, "store", store ? store_json(store) : NULL);
 }
 
 static json_t *texts_json(const struct text_list *texts)

@@ -14,7 +14,8 @@
 
 /* {"version", "uptime_ms", "chains": [...]}: state, counters and upstreams of each chain, in the order of the
  * file. `failed` and `dropped` hold the reasons that have occurred. NULL when memory is short. */
-json_t *report_status(struct chain *const *chains, size_t chain_count, int64_t uptime_ms);
+json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store,
+                      int64_t uptime_ms);
 
 /* {"config", "status"}: the configuration of one chain with every default filled in, and its part of the
  * status with more about each upstream. NULL when memory is short. */
