@@ -155,7 +155,7 @@ static void tell_refused(const struct port *port, const struct sockaddr_storage 
           EVENT_NUMBER("connections", guard.count), EVENT_NUMBER("refused", (int64_t)guard.refused));
 }
 
-static void tell_cut(const struct guarded *connection)
+static void tell_cut(const struct guarded *connection, enum zmtp_verdict verdict)
 {
     struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
     char address[INET6_ADDRSTRLEN];
@@ -165,7 +165,8 @@ static void tell_cut(const struct guarded *connection)
     getpeername(connection->fd, (struct sockaddr *)&peer, &(socklen_t){sizeof peer});
     print_address(&peer, address, sizeof address);
     EVENT(&guard.events, EVENT_WARNING, "connection-cut", EVENT_TEXT("chain", connection->port->chain),
-          EVENT_TEXT("address", address), EVENT_TEXT("cause", "too-large"),
+          EVENT_TEXT("address", address),
+          EVENT_TEXT("cause", verdict == ZMTP_TOO_LARGE ? "too-large" : "reserved-id"),
           EVENT_NUMBER("frames", (int64_t)connection->stream.frames),
           EVENT_NUMBER("bytes", (int64_t)connection->stream.bytes), EVENT_NUMBER("cut", (int64_t)guard.cut));
 }
@@ -428,9 +429,11 @@ ssize_t guard_recv(int fd, void *buffer, size_t size, int flags)
     struct guarded *connection = received > 0 ? find(fd) : NULL;
     if (!connection)
         return received;
-    if (!zmtp_read(&connection->stream, &connection->port->message, buffer, (size_t)received)) {
+    enum zmtp_verdict verdict =
+        zmtp_read(&connection->stream, &connection->port->message, buffer, (size_t)received);
+    if (verdict != ZMTP_FINE) {
         pthread_mutex_lock(&guard.mutex);
-        tell_cut(connection);
+        tell_cut(connection, verdict);
         pthread_mutex_unlock(&guard.mutex);
         errno = ECONNRESET;
         return -1;

@@ -7,6 +7,8 @@
  *                not finished its handshake gives way, or else the new one. libzmq has no such limit.
  *   messages     that outgrow their limits end their connection while they arrive. libzmq hands a message over
  *                when it is complete, and keeps any number of frames until then.
+ *   routing ids  that begin with zero end the connection that claims one: a ROUTER aborts when it has handed
+ *                out the same.
  *   descriptors  that run out cost the connection that asked for one. libzmq's listeners spin, or abort.
  *
  * There is one guard in a process, as there is one libc.
@@ -36,7 +38,7 @@ struct guard_limits {
 struct guard_stats {
     uint64_t connections; /* now */
     uint64_t refused;     /* ever: not accepted, or given up for a newer one */
-    uint64_t cut;         /* ever: for a message over the limits */
+    uint64_t cut;         /* ever: for what they sent */
 };
 
 /* Begins to guard, before the first guard_bind. Fewer descriptors than the limits need lower max_connections,

@@ -26,6 +26,8 @@ enum {
     NAME_BYTES = 9 /* of a command, as far as it matters */
 };
 
+enum part { NAME_SIZE, NAME, VALUE_SIZE, VALUE };
+
 static uint64_t read_length(const uint8_t *bytes)
 {
     uint64_t length = 0;
@@ -41,11 +43,45 @@ static size_t header_bytes(const struct zmtp *stream)
     return stream->head[0] & LARGE ? 9 : 2;
 }
 
-/* The last thing that a peer says before it may send messages. */
+/* The last thing that a peer says before it may send messages, followed by its metadata. */
 static bool ends_handshake(const uint8_t *name, size_t size)
 {
-    return (size >= 6 && memcmp(name, "\5READY", 6) == 0) ||
-           (size >= 9 && memcmp(name, "\10INITIATE", 9) == 0);
+    return (size == 6 && memcmp(name, "\5READY", 6) == 0) ||
+           (size == 9 && memcmp(name, "\10INITIATE", 9) == 0);
+}
+
+/* One byte of metadata; false when it begins a reserved routing id. */
+static bool read_property(struct zmtp_property *property, uint8_t byte)
+{
+    static const char identity[] = "Identity";
+    switch (property->part) {
+    case NAME_SIZE:
+        *property = (struct zmtp_property){
+            .part = byte > 0 ? NAME : VALUE_SIZE, .is_identity = byte == sizeof identity - 1, .left = byte};
+        break;
+    case NAME:
+        property->is_identity = property->is_identity && byte == (uint8_t)identity[property->at++];
+        if (--property->left == 0) {
+            property->part = VALUE_SIZE;
+            property->at = 0;
+        }
+        break;
+    case VALUE_SIZE:
+        property->left = property->left << 8 | byte;
+        if (++property->at == 4) {
+            property->part = property->left > 0 ? VALUE : NAME_SIZE;
+            property->at = 0;
+        }
+        break;
+    case VALUE:
+        if (property->is_identity && property->at == 0 && byte == 0)
+            return false;
+        property->at = 1;
+        if (--property->left == 0)
+            property->part = NAME_SIZE;
+        break;
+    }
+    return true;
 }
 
 static bool is_over(const struct zmtp *stream, const struct zmtp_limits *limits)
@@ -55,18 +91,19 @@ static bool is_over(const struct zmtp *stream, const struct zmtp_limits *limits)
 }
 
 /* The header is complete. A command is no part of a message: libzmq drops it, unless it has more to follow. */
-static bool begin_frame(struct zmtp *stream, const struct zmtp_limits *limits, uint8_t flags, uint64_t length)
+static enum zmtp_verdict begin_frame(struct zmtp *stream, const struct zmtp_limits *limits, uint8_t flags,
+                                     uint64_t length)
 {
     bool is_command = flags & COMMAND && stream->state != FRAMES_1;
     if (is_command && !(flags & MORE))
-        return true;
+        return ZMTP_FINE;
     stream->frames++;
     stream->bytes = stream->bytes + length < length ? UINT64_MAX : stream->bytes + length;
     if (is_over(stream, limits))
-        return false;
+        return ZMTP_TOO_LARGE;
     if (!(flags & MORE))
         stream->bytes = stream->frames = 0;
-    return true;
+    return ZMTP_FINE;
 }
 
 /* Collects until the head holds `wanted` bytes; false when the data ended before. */
@@ -81,24 +118,40 @@ static bool collect(struct zmtp *stream, size_t wanted, const uint8_t **data, si
     return true;
 }
 
-static bool read_frame_head(struct zmtp *stream, const struct zmtp_limits *limits, const uint8_t **data,
-                            size_t *size)
+/* In a handshake the header counts as complete when the name of the command is, too; false as collect. */
+static bool collect_name(struct zmtp *stream, size_t header, uint64_t length, size_t *name,
+                         const uint8_t **data, size_t *size)
+{
+    *name = 0;
+    if (length == 0)
+        return true;
+    if (!collect(stream, header + 1, data, size))
+        return false;
+    uint64_t wanted = 1 + (uint64_t)stream->head[header];
+    wanted = wanted < length ? wanted : length;
+    *name = wanted < NAME_BYTES ? wanted : NAME_BYTES;
+    return collect(stream, header + *name, data, size);
+}
+
+static enum zmtp_verdict read_frame_head(struct zmtp *stream, const struct zmtp_limits *limits,
+                                         const uint8_t **data, size_t *size)
 {
     if (!collect(stream, 1, data, size) || !collect(stream, header_bytes(stream), data, size))
-        return true;
+        return ZMTP_FINE;
     const uint8_t *head = stream->head;
-    size_t header = header_bytes(stream);
+    size_t header = header_bytes(stream), name = 0;
     bool is_1 = stream->state == FRAMES_1;
     uint64_t length = header > 2 ? read_length(head + 1) : head[is_1 ? 0 : 1];
     length -= is_1; /* none at all is an error to libzmq; here it wraps and is over any limit */
-    size_t name = 0;
+    stream->has_properties = false;
     if (!stream->has_finished_handshake && stream->state == FRAMES_3) {
-        name = length < NAME_BYTES ? length : NAME_BYTES;
-        if (!collect(stream, header + name, data, size))
-            return true;
-        stream->has_finished_handshake = ends_handshake(head + header, name);
-    } else {
-        stream->has_finished_handshake = true;
+        if (!collect_name(stream, header, length, &name, data, size))
+            return ZMTP_FINE;
+        stream->has_properties = stream->has_finished_handshake = ends_handshake(head + header, name);
+        stream->property = (struct zmtp_property){.part = NAME_SIZE};
+    } else if (!stream->has_finished_handshake) { /* an older peer's first frame is its routing id */
+        stream->has_properties = stream->has_finished_handshake = true;
+        stream->property = (struct zmtp_property){.part = VALUE, .is_identity = true, .left = UINT32_MAX};
     }
     stream->head_bytes = 0;
     stream->left = length - name;
@@ -106,7 +159,7 @@ static bool read_frame_head(struct zmtp *stream, const struct zmtp_limits *limit
 }
 
 /* It was no greeting after all: its bytes are the first of a frame. */
-static bool begin_with_frames(struct zmtp *stream, const struct zmtp_limits *limits)
+static enum zmtp_verdict begin_with_frames(struct zmtp *stream, const struct zmtp_limits *limits)
 {
     uint8_t begun[ZMTP_HEAD_BYTES];
     size_t size = stream->head_bytes;
@@ -116,37 +169,52 @@ static bool begin_with_frames(struct zmtp *stream, const struct zmtp_limits *lim
     return zmtp_read(stream, limits, begun, size);
 }
 
-static bool read_greeting(struct zmtp *stream, const struct zmtp_limits *limits, const uint8_t **data,
-                          size_t *size)
+static enum zmtp_verdict read_greeting(struct zmtp *stream, const struct zmtp_limits *limits,
+                                       const uint8_t **data, size_t *size)
 {
     if (!collect(stream, 1, data, size))
-        return true;
+        return ZMTP_FINE;
     if (stream->head[0] != 0xFF)
         return begin_with_frames(stream, limits);
     if (!collect(stream, SIGNATURE_BYTES, data, size))
-        return true;
+        return ZMTP_FINE;
     if (!(stream->head[SIGNATURE_BYTES - 1] & 1))
         return begin_with_frames(stream, limits);
     if (!collect(stream, OLD_GREETING_BYTES, data, size))
-        return true;
+        return ZMTP_FINE;
     uint8_t revision = stream->head[SIGNATURE_BYTES];
     stream->state = revision == REVISION_1 ? FRAMES_1 : revision == REVISION_2 ? FRAMES_2 : FRAMES_3;
     stream->left = stream->state == FRAMES_3 ? GREETING_BYTES - OLD_GREETING_BYTES : 0;
     stream->head_bytes = 0;
-    return true;
+    return ZMTP_FINE;
 }
 
-bool zmtp_read(struct zmtp *stream, const struct zmtp_limits *limits, const void *data, size_t size)
+/* `size` bytes of the body, at most `left`. */
+static enum zmtp_verdict read_body(struct zmtp *stream, const uint8_t *data, size_t size)
+{
+    stream->left -= size;
+    for (size_t i = 0; stream->has_properties && i < size; i++)
+        if (!read_property(&stream->property, data[i]))
+            return ZMTP_RESERVED_ID;
+    return ZMTP_FINE;
+}
+
+enum zmtp_verdict zmtp_read(struct zmtp *stream, const struct zmtp_limits *limits, const void *data,
+                            size_t size)
 {
     const uint8_t *next = data;
-    while (size > 0) {
-        size_t step = stream->left < size ? stream->left : size;
-        next += step;
-        size -= step;
-        stream->left -= step;
-        if (size > 0 && !(stream->state == GREETING ? read_greeting(stream, limits, &next, &size)
-                                                    : read_frame_head(stream, limits, &next, &size)))
-            return false;
+    enum zmtp_verdict verdict = ZMTP_FINE;
+    while (size > 0 && verdict == ZMTP_FINE) {
+        if (stream->left > 0) {
+            size_t step = stream->left < size ? stream->left : size;
+            verdict = read_body(stream, next, step);
+            next += step;
+            size -= step;
+        } else if (stream->state == GREETING) {
+            verdict = read_greeting(stream, limits, &next, &size);
+        } else {
+            verdict = read_frame_head(stream, limits, &next, &size);
+        }
     }
-    return true;
+    return verdict;
 }

@@ -18,19 +18,36 @@ struct zmtp_limits {
 
 #define ZMTP_HEAD_BYTES 18
 
+/* Where a handshake's metadata stands: [name size][name][value size, 4 bytes][value] … */
+struct zmtp_property {
+    uint8_t part;
+    uint8_t at; /* bytes of this part so far, as far as that matters */
+    bool is_identity;
+    uint32_t left; /* of the name or value; of a value's size: as read so far */
+};
+
 /* One stream. Filled with zero bytes it is at its beginning. */
 struct zmtp {
-    uint64_t left;   /* bytes to step over: the rest of a body, or of the greeting */
+    uint64_t left;   /* bytes of a body, or of the greeting, still to come */
     uint64_t bytes;  /* of the message under way, as its headers announce */
     uint64_t frames; /* likewise */
-    uint8_t state;   /* private */
+    uint8_t state;
     uint8_t head_bytes;
     uint8_t head[ZMTP_HEAD_BYTES]; /* the greeting or frame header now being collected */
     bool has_finished_handshake;   /* as far as that is the peer's part */
+    bool has_properties;           /* the body is metadata, read as `property` */
+    struct zmtp_property property;
 };
 
-/* Takes the next bytes of a stream, cut anywhere. False as soon as a message has grown over its limits; the
- * stream is then of no more use. A peer with CURVE hides where its messages end: each frame counts as one. */
-bool zmtp_read(struct zmtp *stream, const struct zmtp_limits *limits, const void *data, size_t size);
+enum zmtp_verdict {
+    ZMTP_FINE,
+    ZMTP_TOO_LARGE,  /* a message has grown over its limits */
+    ZMTP_RESERVED_ID /* the peer claims a routing id of those that libzmq hands out: they begin with zero */
+};
+
+/* Takes the next bytes of a stream, cut anywhere. After anything but ZMTP_FINE the stream is of no more use. A
+ * peer with CURVE hides its routing id and where its messages end: each frame counts as one. */
+enum zmtp_verdict zmtp_read(struct zmtp *stream, const struct zmtp_limits *limits, const void *data,
+                            size_t size);
 
 #endif

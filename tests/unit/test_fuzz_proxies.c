@@ -1,0 +1,28 @@
+/* links: tests/fuzz/replay.c tests/fuzz/fuzz_zmtp.c proxies/zmtp.c */
+/* SPDX-License-Identifier: MIT
+ *
+ * The kept corpora of the fuzz targets of proxies/, replayed.
+ */
+#include "tests/fuzz/fuzz.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+fuzz_fn fuzz_zmtp;
+
+static void zmtp_corpus_holds(void **state)
+{
+    (void)state;
+    assert_in_range(fuzz_replay(fuzz_zmtp, "tests/fuzz/corpus/zmtp"), 10, 10000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(zmtp_corpus_holds),
+    };
+    return cmocka_run_group_tests_name("fuzz_proxies", tests, NULL, NULL);
+}
