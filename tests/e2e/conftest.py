@@ -50,6 +50,9 @@ class Net:
     def router(self, handler=peers.echo, endpoint=None, **options):
         return self._add(peers.Server(self.context, endpoint or self.endpoint(), zmq.ROUTER, handler, **options))
 
+    def broker(self, **options):
+        return self._add(peers.Broker(self.context, self.endpoint(), **options))
+
     def wire(self, handler=peers.echo, endpoint=None, socket_type=b"REP"):
         return self._add(zmtp.WireServer(endpoint or self.endpoint(), handler, socket_type))
 

@@ -49,16 +49,16 @@ class Server:
     """A ROUTER or REP server in a thread. `handler(server, request)` answers now, later, twice or never;
     `log` holds every request in order of arrival, `frames` what was on the wire."""
 
-    def __init__(self, context, endpoint, kind=zmq.ROUTER, handler=echo, options=()):
+    def __init__(self, context, endpoint, kind=zmq.ROUTER, handler=echo, options=(), connects=False):
         self.context, self.endpoint, self.kind, self.handler = context, endpoint, kind, handler
-        self.options = dict(options)
+        self.options, self._connects = dict(options), connects
         self.log, self.frames = [], []
         self._numbers, self._ties = itertools.count(), itertools.count()
         self._thread = None
         self.start()
 
     def start(self):
-        """Binds (again) at the same endpoint."""
+        """Binds (again) at the same endpoint, or connects to it."""
         assert self._thread is None
         self._jobs, self._timers, self._stopping = queue.SimpleQueue(), [], False
         self._socket = self.context.socket(self.kind)
@@ -66,7 +66,10 @@ class Server:
         self._socket.sndhwm = self._socket.rcvhwm = 0
         for option, value in self.options.items():
             self._socket.setsockopt(option, value)
-        eventually(self._bind, 5, f"bind {self.endpoint}")
+        if self._connects:
+            self._socket.connect(self.endpoint)
+        else:
+            eventually(self._bind, 5, f"bind {self.endpoint}")
         self._waker_in, self._waker_out = os.pipe()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -142,6 +145,35 @@ class Server:
     def bodies(self):
         """The bodies received, each as its only frame or as a tuple."""
         return [request.body[0] if len(request.body) == 1 else tuple(request.body) for request in self.log]
+
+
+class Broker:
+    """The load-balancing broker of every ZeroMQ tutorial: a ROUTER for callers, a DEALER for its REP workers."""
+
+    def __init__(self, context, endpoint, worker_count=2, handler=echo):
+        self.endpoint = endpoint
+        self._front, self._back, self._control, steer = (
+            context.socket(kind) for kind in (zmq.ROUTER, zmq.DEALER, zmq.PAIR, zmq.PAIR))
+        name = f"inproc://broker-{id(self)}"
+        self._control.bind(name + "-control")
+        steer.connect(name + "-control")
+        self._front.bind(endpoint)
+        self._back.bind(name)
+        self.workers = [Server(context, name, zmq.REP, handler, connects=True) for _ in range(worker_count)]
+        self._thread = threading.Thread(target=self._run, args=(steer,), daemon=True)
+        self._thread.start()
+
+    def _run(self, steer):
+        zmq.proxy_steerable(self._front, self._back, None, steer)
+        for socket in (self._front, self._back, steer):
+            socket.close(linger=0)
+
+    def close(self):
+        for worker in self.workers:
+            worker.close()
+        self._control.send(b"TERMINATE")
+        self._thread.join()
+        self._control.close(linger=0)
 
 
 class EchoProcess:

@@ -82,3 +82,18 @@ def test_all_retries_only_those_that_have_not_answered(net):
     assert net.caller(calls).call(b"x") == [b"good", b"x"]
     assert (good.bodies, forgetful.bodies) == ([b"x"], [b"x", b"x"])
     proxyd.wait_for(calls, delivered=1, retries=1)
+
+
+def test_all_sends_to_nobody_while_one_is_away(net):
+    """The 502 is true of every endpoint; with all of them there, the next call succeeds."""
+    good, away = net.router(), net.endpoint()
+    calls = net.chain("rep-req", to=[good, away], backend={
+        "balance": "all", "timeout": "200ms", "backoff": "20ms", "backoff_max": "100ms"})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    assert error_of(caller.call(b"x")) == (502, "unavailable")
+    assert good.log == []
+    late = net.router(endpoint=away)
+    proxyd.wait_for(calls, state="up", seconds=7)
+    assert caller.call(b"y") == [b"y"]
+    assert (good.bodies, late.bodies) == ([b"y"], [b"y"])

@@ -20,7 +20,7 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("server", ["rep", "router", "process"])
+@pytest.mark.parametrize("server", ["rep", "router", "process", "broker"])
 def test_reply_is_the_upstreams_own_unchanged(net, server):
     upstream = getattr(net, server)()
     calls = net.chain("rep-req", to=upstream)
@@ -131,6 +131,19 @@ def test_auto_learns_from_the_first_reply_what_its_peer_is(net, socket_type, bec
     else:
         assert len([frames for frames in upstream.frames if frames[0] != b""]) > 40
         assert max(upstream.peaks.values()) > 1
+
+
+@pytest.mark.parametrize("correlation", ["lockstep", "envelope", "auto"])
+def test_rep_workers_behind_a_broker_work_in_every_correlation(net, correlation):
+    """A REP behind ROUTER and DEALER returns the id frame like any other address frame."""
+    broker = net.broker(handler=lambda server, request: server.reply(request, *request.body, b"done"))
+    calls = net.chain("rep-req", to=broker, backend={"correlation": correlation})
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls, depth=2)
+    bodies = pipeline.send_each([b"%d" % n for n in range(200)])
+    assert pipeline.wait() == {tag: [body, b"done"] for tag, body in bodies.items()}
+    row = proxyd.control("show", calls.name)["status"]["upstreams"][0]
+    assert row["peer"] == ("envelope" if correlation == "envelope" else "lockstep")
 
 
 def test_auto_forgets_what_its_peer_was_when_the_connection_breaks(net):
