@@ -486,6 +486,12 @@ static int start(struct daemon *daemon)
 /* Everything that start has got done, in reverse. */
 static void stop(struct daemon *daemon)
 {
+    /* Nobody reads signals from here on; whatever might be stuck below, a further SIGTERM ends it. */
+    sigset_t set;
+    own_signals(&set);
+    sigdelset(&set, SIGHUP);
+    sigprocmask(SIG_UNBLOCK, &set, NULL);
+
     if (daemon->control)
         control_close(daemon->control);
     for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)

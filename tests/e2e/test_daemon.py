@@ -238,6 +238,17 @@ def test_a_stuck_chain_does_not_keep_it_from_ending(net):
     assert proxyd.wait() == 1
 
 
+def test_a_signal_ends_it_even_when_its_last_steps_are_stuck(net):
+    proxyd = net.proxyd(net.chain("rep-req", name="calls"))
+    with Stuck(proxyd.pid, "ZMQbg/Reaper") as stuck:
+        proxyd.signal(signal.SIGTERM)
+        eventually(lambda: proxyd.events("chain-state", chain="calls", state="stopped"))
+        holds(lambda: proxyd.is_running, 0.3)
+        proxyd.signal(signal.SIGTERM)
+        stuck.reap()
+    assert proxyd.wait() == -signal.SIGTERM
+
+
 def test_it_survives_a_closed_stderr(net):
     """A log nobody reads stops nobody (SIGPIPE)."""
     calls = net.chain("rep-req", to=net.rep())
