@@ -98,13 +98,17 @@ def test_after_a_break_the_unanswered_come_again_one_at_a_time(net, upstream_cou
     outstanding, in_company = set(), []
 
     def poison(server, request):
-        is_deadly, has_company = request.body == [b"5"], b"5" in {each.body[0] for each in outstanding}
+        is_deadly, has_company = request.body == [b"5"], b"5" in [each.body[0] for each in list(outstanding)]
         outstanding.add(request)
 
         def finish():
-            in_company.append(len(outstanding) > 1) if is_deadly else None
             outstanding.discard(request)
-            request.connection.reset() if is_deadly else server.reply(request, *request.body)
+            if not is_deadly:
+                server.reply(request, *request.body)
+                return
+            in_company.append(len(outstanding) > 0)
+            outstanding.difference_update([each for each in list(outstanding) if each.connection is request.connection])
+            request.connection.reset()
         if is_deadly or has_company:
             server.later(0.05 if is_deadly else 0.1, finish)
         else:
