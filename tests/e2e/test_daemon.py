@@ -189,8 +189,10 @@ class Stuck:
     WALL = 0x40000000
 
     def __init__(self, pid, name):
-        tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
-        (self.tid,) = (int(task.name) for task in tasks if (task / "comm").read_text().strip() == name)
+        def find():  # a thread that has just begun has no name of its own yet
+            tasks = pathlib.Path(f"/proc/{pid}/task").iterdir()
+            return next((int(task.name) for task in tasks if (task / "comm").read_text().strip() == name), None)
+        self.tid = eventually(find)
         self.libc = ctypes.CDLL(None, use_errno=True)
         if self._ptrace(self.SEIZE) != 0:
             pytest.skip(f"ptrace is not allowed here: {os.strerror(ctypes.get_errno())}")
