@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: MIT
+"""buffered-rep-req, and sub-req with a queue on disk: an ack means stored, and what is stored is delivered in order,
+at least once, or ends where the configuration or an operator says (G4-G6)."""
+import json
+import re
+import subprocess
+import time
+
+import pytest
+
+from harness import FACTOR, PROXYCTL, eventually, holds
+from peers import echo, outcomes, swallow
+
+QUICK = {"backoff": "10ms", "backoff_max": "50ms"}
+ACK = re.compile(rb"accepted (queued|written|synced) ([!-~]{1,64})")
+
+
+def numbered(count, start=0):
+    return [b"%d" % number for number in range(start, start + count)]
+
+
+def ack_of(answer):
+    """(level, ticket) of an answer, which must be one frame and an ack."""
+    match = ACK.fullmatch(answer[0]) if len(answer) == 1 else None
+    assert match, answer
+    return match[1].decode(), match[2].decode()
+
+
+def buffered(net, to, name="calls", backend=(), queue=(), **options):
+    return net.chain("buffered-rep-req", to=to, name=name, backend={**QUICK, **dict(backend)}, queue=dict(queue), **options)
+
+
+def store_all(net, chain, bodies):
+    """Calls with all of them at once; returns their tickets, in order. Every one must be acked."""
+    pipeline = net.pipeline(chain)
+    tags = pipeline.send_each(bodies)
+    answers = pipeline.wait()
+    return [ack_of(answers[tag])[1] for tag in tags]
+
+
+def ctl(proxyd, *words, expect=0):
+    result = subprocess.run([PROXYCTL, "-c", proxyd.config_path, *map(str, words)], capture_output=True, text=True,
+                            timeout=10 * FACTOR)
+    assert result.returncode == expect, result.stdout + result.stderr
+    return result.stdout
+
+
+def ctl_json(proxyd, *words):
+    return json.loads(ctl(proxyd, "--json", *words))
+
+
+def restart(proxyd):
+    proxyd.stop()
+    return proxyd.start()
+
+
+# ---- the ack, and what follows -----------------------------------------------------------------------------------
+
+def test_calls_are_acked_as_synced_while_the_upstream_is_away_and_arrive_when_it_is_back(net):
+    calls = buffered(net, net.endpoint(), backend={"window": 1})
+    proxyd = net.proxyd(calls)
+    bodies = [[b"first", b"", b"\x00\xff" * 100], *([body] for body in numbered(99))]
+    pipeline = net.pipeline(calls)
+    for body in bodies:
+        pipeline.send(*body)
+    acks = [ack_of(answer) for answer in pipeline.wait().values()]
+    assert {level for level, _ in acks} == {"synced"} and len({ticket for _, ticket in acks}) == 100
+    proxyd.wait_for(calls, accepted=100, queued=100, state="down")
+    upstream = net.router(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=100, queued=0, inflight=0, redelivered=0, state="up")
+    assert [request.body for request in upstream.log] == bodies
+
+
+@pytest.mark.parametrize("server, backend", [
+    ("rep", {"correlation": "envelope", "window": 16}),
+    ("rep", {"correlation": "auto", "window": 16}),
+    ("router", {"window": 1}),
+], ids=["rep-envelope", "rep-auto", "router-window-1"])
+def test_order_holds_through_a_backlog_and_a_restart(net, server, backend):
+    """(G5) One half is stored by one run, the other by the next; all are executed in the order of arrival."""
+    calls = buffered(net, net.endpoint(), backend=backend)
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(300))
+    restart(proxyd)
+    store_all(net, calls, numbered(300, 300))
+    assert proxyd.chain(calls)["restored"] == 300
+    upstream = getattr(net, server)(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=600, accepted=600, redelivered=0, seconds=8)
+    assert upstream.bodies == numbered(600)
+
+
+def test_in_flight_are_never_more_than_the_window(net):
+    upstream = net.router(lambda server, request: request.number == 0 and echo(server, request))
+    calls = buffered(net, upstream, backend={"window": 4, "correlation": "envelope", "timeout": "60s"})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(50))
+    proxyd.wait_for(calls, inflight=4, queued=45, delivered=1)
+    holds(lambda: len(upstream.log) == 5, 0.3, "four unanswered requests at the server")
+    assert upstream.bodies == numbered(5)
+
+
+def test_a_call_is_sent_again_until_it_is_answered(net):
+    upstream = net.router(lambda server, request: request.number >= 3 and echo(server, request))
+    calls = buffered(net, upstream, backend={"window": 1, "timeout": "60ms"})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(5))
+    status = proxyd.wait_for(calls, delivered=5, dead=0)
+    assert upstream.bodies == [b"0", b"0", b"0", *numbered(5)]
+    assert (status["redelivered"], status["retries"]) == (3, 3)
+
+
+def test_a_poisoned_message_becomes_one_dead_letter_and_takes_no_other_with_it(net):
+    """At position 37 of 100: the server breaks whenever it comes. It is listed after a restart, and retried by hand."""
+    def poison(server, request):
+        if request.body == [b"37"] and not server.is_cured:
+            request.connection.reset()
+        else:
+            server.reply(request, *request.body)
+    upstream = net.wire(poison)
+    upstream.is_cured = False
+    calls = buffered(net, upstream, backend={"window": 8, "correlation": "envelope"}, queue={"max_attempts": 3})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(100))
+    proxyd.wait_for(calls, delivered=99, dead=1, queued=0, inflight=0)
+    (letter,) = ctl_json(proxyd, "dead", "calls", "list")["messages"]
+    assert (letter["attempts"], letter["state"], letter["reason"]) == (3, "dead", "lost")
+    restart(proxyd)
+    proxyd.wait_for(calls, accepted=1, restored=1, dead=1, queued=0)
+    assert ctl_json(proxyd, "dead", "calls", "list")["messages"][0]["id"] == letter["id"]
+    upstream.is_cured = True
+    assert ctl(proxyd, "dead", "calls", "retry", letter["id"]) == "queued again: 1 of 1\n"
+    proxyd.wait_for(calls, delivered=1, dead=0, accepted=1)
+    assert sorted(set(upstream.bodies), key=int) == numbered(100) and upstream.bodies[-1] == b"37"
+
+
+def test_an_upstream_that_cannot_be_reached_is_not_the_messages_fault(net):
+    """With max_attempts 1, dozens of refused connections make no dead letter."""
+    refusals = []
+    listener = net.listener(lambda connection: (refusals.append(1), connection.close()))
+    calls = buffered(net, listener, queue={"max_attempts": 1}, backend={"backoff_max": "10ms"})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(3))
+    eventually(lambda: len(refusals) > 20, what="connections that break in the handshake")
+    proxyd.wait_for(calls, queued=3, dead=0)
+    listener.close()
+    net.router(endpoint=listener.endpoint)
+    proxyd.wait_for(calls, delivered=3, dead=0)
+
+
+# ---- limits of time and number -----------------------------------------------------------------------------------
+
+def test_max_age_counts_on_through_a_restart(net):
+    calls = buffered(net, net.endpoint(), queue={"max_age": "1s"})
+    proxyd = net.proxyd(calls)
+    began = time.monotonic()
+    store_all(net, calls, numbered(3))
+    holds(lambda: proxyd.chain(calls)["queued"] == 3, 0.5, "nothing expires early")
+    restart(proxyd)
+    proxyd.wait_for(calls, accepted=3, expired=3, queued=0)
+    assert 0.9 <= time.monotonic() - began < 1.4 * FACTOR
+    restart(proxyd)
+    assert proxyd.chain(calls)["accepted"] == 0
+
+
+def test_a_patient_chain_gives_the_reply_where_it_comes_in_time_and_the_ack_where_not(net):
+    def slow(server, request):
+        server.later(1.0 if request.body == [b"slow"] else 0, lambda: echo(server, request))
+    upstream = net.router(slow)
+    calls = buffered(net, upstream, queue={"patience": "300ms"}, backend={"window": 1})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    assert caller.call(b"quick", b"two") == [b"quick", b"two"]
+    began = time.monotonic()
+    assert ack_of(caller.call(b"slow"))[0] == "synced"
+    assert 0.28 <= time.monotonic() - began < 0.3 + 0.3 * FACTOR
+    proxyd.wait_for(calls, delivered=2, orphaned=0)
+    assert caller.poll(0.1) is None, "a second answer"
+    restart(proxyd)
+    assert proxyd.chain(calls)["restored"] == 0
+
+
+def test_identical_requests_of_one_caller_get_the_first_ones_ticket(net):
+    calls = buffered(net, net.endpoint(), queue={"dedupe": "60s"})
+    proxyd = net.proxyd(calls)
+    tickets = store_all(net, calls, [b"same"] * 20 + [b"other"])
+    assert len(set(tickets[:20])) == 1 and tickets[20] != tickets[0]
+    assert store_all(net, calls, [b"same"]) == tickets[:1]
+    proxyd.wait_for(calls, accepted=22, queued=2, dropped__duplicate=20)
+    upstream = net.rep(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=2)
+    assert upstream.bodies == [b"same", b"other"]
+    assert store_all(net, calls, [b"same"]) == tickets[:1], "remembered after it was delivered"
+
+
+def test_the_same_request_counts_as_new_when_the_window_is_over(net):
+    calls = buffered(net, net.endpoint(), queue={"dedupe": "100ms"})
+    proxyd = net.proxyd(calls)
+    (first,) = store_all(net, calls, [b"same"])
+    eventually(lambda: store_all(net, calls, [b"same"]) != [first], what="a ticket of its own")
+    proxyd.wait_for(calls, queued=2)
+
+
+def test_a_backlog_drains_at_the_drain_rate(net):
+    calls = buffered(net, net.endpoint(), queue={"drain_rate": 100})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(120))
+    upstream = net.router(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=120)
+    took_s = upstream.log[-1].at - upstream.log[0].at
+    assert 1.0 <= took_s < 1.5 * FACTOR, took_s
+
+
+FULL = {"max_messages": 10}
+
+
+def test_a_full_queue_on_disk_rejects(net):
+    calls = buffered(net, net.endpoint(), queue={**FULL, "when_full": "reject"})
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    pipeline.send_each(numbered(30))
+    assert outcomes(pipeline.wait()) == {"reply": 10, "queue-full": 20}
+    restart(proxyd)
+    assert net.caller(calls).call(b"x") == [b"error 503 queue-full"]
+    upstream = net.rep(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=10)
+    assert upstream.bodies == numbered(10)
+
+
+def test_a_full_queue_on_disk_drops_the_oldest(net):
+    calls = buffered(net, net.endpoint(), queue={**FULL, "when_full": "drop-oldest"})
+    proxyd = net.proxyd(calls)
+    for body in numbered(30):
+        store_all(net, calls, [body])
+    proxyd.wait_for(calls, queued=10, dropped__oldest=20)
+    restart(proxyd)
+    upstream = net.rep(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=10, accepted=10)
+    assert upstream.bodies == numbered(10, 20)
+
+
+def test_a_full_queue_on_disk_lets_callers_wait(net):
+    calls = buffered(net, net.endpoint(), queue={**FULL, "when_full": "block"})
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    pipeline.send_each(numbered(200))
+    pipeline.wait(10)
+    holds(lambda: len(pipeline.drain().answers) == 10, 0.2, "ten acks")
+    upstream = net.rep(endpoint=calls.to[0])
+    assert outcomes(pipeline.wait()) == {"reply": 200}
+    proxyd.wait_for(calls, delivered=200)
+    assert upstream.bodies == numbered(200)
+
+
+@pytest.mark.parametrize("queue, level, kept", [
+    ({"store": "memory"}, "queued", 0),
+    ({"sync": "100ms"}, "written", 20),
+    ({"sync": "always"}, "synced", 20),
+])
+def test_the_ack_says_what_it_stands_for(net, queue, level, kept):
+    calls = buffered(net, net.endpoint(), queue=queue)
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    pipeline.send_each(numbered(20))
+    assert {ack_of(answer)[0] for answer in pipeline.wait().values()} == {level}
+    proxyd.kill()
+    proxyd.start()
+    assert proxyd.chain(calls)["restored"] == kept
+
+
+# ---- sub-req on disk ---------------------------------------------------------------------------------------------
+
+def test_publications_on_disk_survive_a_kill(net):
+    publisher = net.publisher()
+    feed = net.chain("sub-req", at=publisher, to=net.endpoint(), backend={"window": 1, **QUICK}, queue={"store": "disk"})
+    proxyd = net.proxyd(feed)
+    publisher.wait_subscribed()
+    for body in numbered(200):
+        publisher.publish(body)
+    proxyd.wait_for(feed, accepted=200, queued=200)
+    eventually(lambda: proxyd.control("status")["store"]["messages"] == 200, what="all of them committed")
+    proxyd.kill()
+    proxyd.start()
+    proxyd.wait_for(feed, accepted=200, restored=200)
+    upstream = net.router(endpoint=feed.to[0])
+    proxyd.wait_for(feed, delivered=200)
+    assert upstream.bodies == numbered(200)
+
+
+def test_chains_share_one_store_and_keep_their_own_messages(net):
+    chains = [buffered(net, net.endpoint(), name=f"calls-{n}") for n in range(3)]
+    proxyd = net.proxyd(*chains)
+    for n, chain in enumerate(chains):
+        store_all(net, chain, numbered(10, 100 * n))
+    proxyd.kill()
+    proxyd.start()
+    for n, chain in enumerate(chains):
+        upstream = net.rep(endpoint=chain.to[0])
+        proxyd.wait_for(chain, restored=10, delivered=10)
+        assert upstream.bodies == numbered(10, 100 * n)
+
+
+# ---- operating a queue -------------------------------------------------------------------------------------------
+
+def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
+    calls = buffered(net, net.endpoint())
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    pipeline.send(b"\x00\xff", b"")
+    for body in numbered(24):
+        pipeline.send(body)
+    pipeline.wait()
+    page = ctl_json(proxyd, "queue", "calls", "list")
+    assert len(page["messages"]) == 20 and {entry["state"] for entry in page["messages"]} == {"queued"}
+    rest = ctl_json(proxyd, "queue", "calls", "list", page["next"])
+    assert len(rest["messages"]) == 5 and rest["next"] is None
+    ids = [entry["id"] for entry in page["messages"] + rest["messages"]]
+    assert ids == sorted(ids, key=int) and len(set(ids)) == 25
+    assert ctl_json(proxyd, "queue", "calls", "peek", ids[0])["frames"] == ["AP8=", ""]
+    assert ctl(proxyd, "queue", "calls", "peek", ids[3]) == "2\n"
+    ctl(proxyd, "queue", "calls", "export", tmp_path / "all.jsonl")
+    exported = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [entry["id"] for entry in exported] == ids and exported[0]["frames"] == ["AP8=", ""]
+    for dropped in ids[1], ids[24]:
+        assert ctl(proxyd, "queue", "calls", "drop", dropped) == "dropped: 1 of 1\n"
+    assert ctl(proxyd, "queue", "calls", "drop", ids[1], expect=1) == "dropped: 0 of 1\n"
+    proxyd.wait_for(calls, queued=23, dropped__operator=2)
+    upstream = net.rep(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=23)
+    assert upstream.bodies == [(b"\x00\xff", b""), *numbered(22, 1)]
+
+
+def test_proxyctl_drops_and_retries_dead_letters(net):
+    upstream = net.router(swallow)
+    calls = buffered(net, upstream, backend={"window": 1, "timeout": "30ms"}, queue={"max_attempts": 1})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(5))
+    proxyd.wait_for(calls, dead=5)
+    letters = ctl_json(proxyd, "dead", "calls", "list")["messages"]
+    assert [letter["reason"] for letter in letters] == ["timeout"] * 5
+    assert ctl(proxyd, "dead", "calls", "drop", letters[0]["id"]) == "dropped: 1 of 1\n"
+    proxyd.wait_for(calls, dead=4, dropped__operator=1)
+    upstream.handler = echo
+    assert ctl(proxyd, "dead", "calls", "retry", "all") == "queued again: 4 of 4\n"
+    proxyd.wait_for(calls, dead=0, delivered=4)
+    assert upstream.bodies == [*numbered(5), *numbered(4, 1)]
+    assert ctl(proxyd, "dead", "calls", "retry", "all") == "queued again: 0 of 0\n"
+
+
+# ---- whose store it is -------------------------------------------------------------------------------------------
+
+def test_a_second_daemon_on_the_same_state_dir_is_refused(net):
+    calls = buffered(net, net.endpoint())
+    first = net.proxyd(calls)
+    state_dir = str(first.scratch / "state")
+    second = net.prepare(buffered(net, net.endpoint(), name="others"), daemon={"state_dir": state_dir})
+    second.start(ready=False)
+    second.expect_exit(1)
+    assert state_dir in second.log
+    store_all(net, calls, numbered(3))
+    first.kill()
+    second.start()  # the lock ends with its holder
+
+
+def foreign_database(path):
+    subprocess.run(["/usr/bin/python3", "-c", "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); "
+                    "d.execute('CREATE TABLE diary (day TEXT)'); d.commit()", path], check=True)
+
+
+def newer_database(path):
+    subprocess.run(["/usr/bin/python3", "-c", "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); "
+                    "d.execute('PRAGMA user_version = 1000')", path], check=True)
+
+
+@pytest.mark.parametrize("change", [foreign_database, newer_database])
+def test_a_database_that_is_newer_or_not_ours_is_left_alone(net, change):
+    proxyd = net.proxyd(buffered(net, net.endpoint()))
+    proxyd.stop()
+    database = proxyd.scratch / "state" / "store.db"
+    (database.parent / "store.mark").unlink()  # else the mark knows better
+    if change is foreign_database:
+        database.unlink()
+    change(database)
+    before = database.read_bytes()
+    proxyd.start(ready=False)
+    proxyd.expect_exit(1)
+    assert database.read_bytes() == before and str(database) in proxyd.log
