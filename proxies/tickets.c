@@ -12,7 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUERIES_PER_TURN = 64, QUERY_HWM = 100, ANSWER_HWM = 100, QUERY_BYTES_MAX = 1024 };
+enum {
+    QUERIES_PER_TURN = 64,
+    QUERIES_MAX = 512, /* under way; more wait in libzmq */
+    QUERY_HWM = 100,
+    ANSWER_HWM = 1000, /* answers that libzmq holds for one caller who does not read; more are lost */
+    QUERY_BYTES_MAX = 1024,
+    QUERY_FRAMES_MAX = 8,
+};
 
 struct tickets {
     const struct chain_conf *conf;
@@ -20,6 +27,7 @@ struct tickets {
     struct queue *queue;
     struct ports ports;
     struct list asked; /* struct query */
+    uint32_t asked_count;
 };
 
 struct query {
@@ -32,6 +40,7 @@ struct query {
 static void query_free(struct query *query)
 {
     list_remove(&query->link);
+    query->tickets->asked_count--;
     message_close(&query->envelope);
     free(query);
 }
@@ -51,7 +60,9 @@ struct tickets *tickets_open(const struct chain_conf *conf, const struct surroun
         .door = around->front_door,
         .send_hwm = ANSWER_HWM,
         .receive_hwm = QUERY_HWM,
-        .max_frame_bytes = QUERY_BYTES_MAX,
+        .max_frame_bytes = QUERY_BYTES_MAX * WIRE_MERCY,
+        .max_frames = WIRE_FRAMES(QUERY_FRAMES_MAX),
+        .chain = around->chain,
     };
     if (ports_open(&tickets->ports, &conf->frontend.tickets, &options, 0, 0, around, err, err_size) != 0) {
         free(tickets);
@@ -108,18 +119,23 @@ static void tell(void *context, bool is_ok, enum queue_ticket state, const struc
     query_free(query);
 }
 
-static void ask(struct tickets *tickets, size_t port, struct message *envelope, const struct message *body,
-                int64_t now_ms)
+static struct query *query_new(struct tickets *tickets, size_t port, struct message *envelope)
+{
+    struct query *query = malloc(sizeof *query);
+    if (!query)
+        return NULL;
+    *query = (struct query){.tickets = tickets, .port = port};
+    list_append(&tickets->asked, &query->link);
+    tickets->asked_count++;
+    message_move(&query->envelope, envelope);
+    return query;
+}
+
+/* Whoever may not use the chain has no tickets of it. */
+static void ask(struct tickets *tickets, struct query *query, const struct message *body, int64_t now_ms)
 {
     zmq_msg_t *ticket = message_frame(body, 0);
     const char *user;
-    struct query *query = malloc(sizeof *query);
-    if (!query)
-        return;
-    *query = (struct query){.tickets = tickets, .port = port};
-    list_append(&tickets->asked, &query->link);
-    message_move(&query->envelope, envelope);
-    /* Whoever may not use the chain has no tickets of it. */
     bool may_ask = ports_check(tickets->around, ticket, now_ms, &user) == DOOR_OPEN && body->count == 1;
     if (may_ask)
         queue_find_ticket(tickets->queue, zmq_msg_data(ticket), zmq_msg_size(ticket),
@@ -131,15 +147,24 @@ static void ask(struct tickets *tickets, size_t port, struct message *envelope, 
 /* False when there is nothing to read. */
 static bool read_query(struct tickets *tickets, size_t port, int64_t now_ms)
 {
-    static const struct wire_limits limits = {.max_bytes = QUERY_BYTES_MAX, .max_frames = 8};
+    static const struct wire_limits limits = {.max_bytes = QUERY_BYTES_MAX, .max_frames = QUERY_FRAMES_MAX};
     struct message envelope = {0}, body = {0};
     enum wire_received received =
         wire_receive(&tickets->ports.items[port].link.socket, &limits, &envelope, &body);
-    if (received == WIRE_MESSAGE)
-        ask(tickets, port, &envelope, &body, now_ms);
+    bool may_answer = received == WIRE_MESSAGE || (received == WIRE_TOO_LARGE && envelope.count > 0);
+    struct query *query = may_answer ? query_new(tickets, port, &envelope) : NULL;
+    if (query && received == WIRE_MESSAGE)
+        ask(tickets, query, &body, now_ms);
+    else if (query)
+        tell(query, true, QUEUE_TICKET_UNKNOWN, NULL, NULL);
     message_close(&envelope);
     message_close(&body);
     return received != WIRE_NONE;
+}
+
+static bool is_busy(const struct tickets *tickets)
+{
+    return tickets->asked_count >= QUERIES_MAX;
 }
 
 void tickets_tick(struct tickets *tickets, int64_t now_ms)
@@ -147,7 +172,7 @@ void tickets_tick(struct tickets *tickets, int64_t now_ms)
     ports_tick(&tickets->ports, now_ms);
     for (size_t i = 0; i < tickets->ports.count; i++) {
         struct socket *socket = &tickets->ports.items[i].link.socket;
-        for (int k = 0; k < QUERIES_PER_TURN && socket->zmq && socket->is_ready; k++) {
+        for (int k = 0; k < QUERIES_PER_TURN && socket->zmq && socket->is_ready && !is_busy(tickets); k++) {
             if (!read_query(tickets, i, now_ms))
                 break;
         }
@@ -161,5 +186,5 @@ int64_t tickets_next_ms(const struct tickets *tickets)
 
 bool tickets_have_input(struct tickets *tickets)
 {
-    return ports_have_input(&tickets->ports, false);
+    return ports_have_input(&tickets->ports, is_busy(tickets));
 }

@@ -23,7 +23,7 @@ def ack_of(answer):
     """(level, ticket) of an answer, which must be one frame and an ack."""
     match = ACK.fullmatch(answer[0]) if len(answer) == 1 else None
     assert match, answer
-    return match[1].decode(), match[2].decode()
+    return match[1].decode(), match[2]
 
 
 def buffered(net, to, name="calls", backend=(), queue=(), **options):
