@@ -341,6 +341,12 @@ bool queue_can_take(const struct queue *queue)
     return !queue->ops->can_take || queue->ops->can_take(queue);
 }
 
+void queue_settle(const struct queue *queue)
+{
+    if (queue->ops->settle)
+        queue->ops->settle(queue);
+}
+
 int queue_fd(const struct queue *queue)
 {
     return queue->ops->fd ? queue->ops->fd(queue) : -1;

@@ -135,6 +135,9 @@ struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf 
  * itself. */
 int queue_fd(const struct queue *queue);
 
+/* The owner woke because queue_fd() was readable: it is not any more, until there is something newer. */
+void queue_settle(const struct queue *queue);
+
 /* Whether a put may succeed as far as the store is concerned. When not, stop taking: messages left on the
  * wire hold their senders back. queue_fd() tells when to look again. */
 bool queue_can_take(const struct queue *queue);

@@ -542,6 +542,11 @@ static void disk_find_ticket(struct queue *queue, uint64_t id, const unsigned ch
     op->context[1] = context;
 }
 
+static void disk_settle(const struct queue *queue)
+{
+    store_settle(((const struct queue_disk *)queue)->port);
+}
+
 static int disk_fd(const struct queue *queue)
 {
     return store_port_fd(((const struct queue_disk *)queue)->port);
@@ -594,6 +599,7 @@ static const struct queue_ops disk_ops = {
     .nacked = disk_nacked,
     .bury = disk_bury,
     .fd = disk_fd,
+    .settle = disk_settle,
     .stats = disk_stats,
     .find_ticket = disk_find_ticket,
     .page = disk_page,
@@ -608,8 +614,10 @@ static const struct queue_ops disk_ops = {
 static struct store_op *wait_answer(struct queue_disk *disk)
 {
     struct pollfd ready = {.fd = store_port_fd(disk->port), .events = POLLIN};
-    while (list_is_empty(&disk->answered) && poll(&ready, 1, OPEN_WAIT_MS) > 0)
+    while (list_is_empty(&disk->answered) && poll(&ready, 1, OPEN_WAIT_MS) > 0) {
+        store_settle(disk->port);
         store_receive(disk->port, &disk->answered);
+    }
     struct list *link = list_first(&disk->answered);
     if (!link)
         return NULL;

@@ -25,6 +25,7 @@ struct queue_ops {
     /* A letter is dead: counted, no longer in memory. Without this, items in memory are the dead letters. */
     void (*bury)(struct queue *queue, struct queue_item *item);
     int (*fd)(const struct queue *queue);
+    void (*settle)(const struct queue *queue);
     void (*stats)(const struct queue *queue, struct queue_stats *stats);
     void (*find_ticket)(struct queue *queue, uint64_t id, const unsigned char *secret, uint64_t owner,
                         queue_ticket_fn *tell, void *context);

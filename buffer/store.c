@@ -48,7 +48,7 @@ struct store_port {
     pthread_mutex_t mutex;
     struct list answers;
     atomic_uint unsettled;
-    atomic_bool is_signalled; /* set after the eventfd, so that whoever sees it can read that */
+    atomic_bool is_signalled; /* there may be answers; set before the eventfd is written */
     atomic_uint wake_below;   /* the owner waits for `unsettled` to fall below; 0: it does not */
 };
 
@@ -211,12 +211,16 @@ void store_receive(struct store_port *port, struct list *ops)
 {
     if (!atomic_exchange(&port->is_signalled, false))
         return;
-    uint64_t count;
-    ssize_t ignored = read(port->fd, &count, sizeof count);
-    (void)ignored;
     pthread_mutex_lock(&port->mutex);
     splice(ops, &port->answers);
     pthread_mutex_unlock(&port->mutex);
+}
+
+void store_settle(const struct store_port *port)
+{
+    uint64_t count;
+    ssize_t ignored = read(port->fd, &count, sizeof count);
+    (void)ignored;
 }
 
 int store_port_fd(const struct store_port *port)
@@ -232,9 +236,10 @@ bool store_is_usable(const struct store_port *port)
 static void signal_port(struct store_port *port)
 {
     uint64_t one = 1;
+    /* First the flag: the write may wake an owner who preempts us, and who would turn in circles without it. */
+    atomic_store(&port->is_signalled, true);
     ssize_t ignored = write(port->fd, &one, sizeof one); /* full counters signal as well */
     (void)ignored;
-    atomic_store(&port->is_signalled, true);
 }
 
 unsigned store_unsettled(const struct store_port *port)

@@ -80,6 +80,9 @@ void store_port_close(struct store_port *port);
 void store_submit(struct store_port *port, struct list *ops);
 /* Takes what has been answered, and clears the eventfd. */
 void store_receive(struct store_port *port, struct list *ops);
+
+/* Resets the descriptor, which store_receive leaves as it is. */
+void store_settle(const struct store_port *port);
 int store_port_fd(const struct store_port *port);
 bool store_is_usable(const struct store_port *port);
 /* How many lazy operations were submitted and are not yet committed. */

@@ -26,7 +26,7 @@
 #include <time.h>
 
 enum {
-    TAKEN_PER_TURN = 64,
+    TAKEN_PER_TURN = 256,
     SENT_PER_TURN = 256,
     DEDUPE_MAX = 65536,       /* requests remembered */
     CREDIT = 1000,            /* of drain_rate, for one message */
@@ -857,6 +857,10 @@ static void *chain_run(void *argument)
         if (chain->is_woken) {
             chain->is_woken = false;
             waker_clear(chain->waker);
+        }
+        if (chain->has_news) {
+            chain->has_news = false;
+            queue_settle(chain->queue);
         }
         now_ms = clock_ms();
     }

@@ -21,10 +21,10 @@
 
 enum {
     NAMED_LISTS = 64,
-    CALLER_HWM = 1000,      /* answers that libzmq holds for one caller who does not read */
+    CALLER_HWM = 4000,      /* answers that libzmq holds for one caller who does not read */
     REQUEST_HWM_MAX = 1000, /* requests that libzmq holds from one caller */
     REQUEST_HWM_MIN = 8,
-    HELD_RETRY_MS = 20, /* a ROUTER does not tell when a caller has room again */
+    HELD_RETRY_MS = 5, /* a ROUTER does not tell when a caller has room again */
     HELD_LIMIT_MS = 30000,
     HELD_SHARE = 4 /* answers held back: at most this part of the queue's bounds */
 };

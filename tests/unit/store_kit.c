@@ -61,6 +61,7 @@ struct queue_item *kit_turn(struct kit *kit, int wait_ms, bool *is_stored)
         return item;
     queue_commit(kit->queue);
     poll(&(struct pollfd){.fd = queue_fd(kit->queue), .events = POLLIN}, 1, wait_ms);
+    queue_settle(kit->queue);
     return queue_next_stored(kit->queue, is_stored);
 }
 
@@ -137,6 +138,7 @@ struct queue_item *kit_lease(struct kit *kit, int wait_ms)
             return item;
         queue_commit(kit->queue);
         poll(&(struct pollfd){.fd = queue_fd(kit->queue), .events = POLLIN}, 1, (int)left_ms);
+        queue_settle(kit->queue);
     }
 }
 

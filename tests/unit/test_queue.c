@@ -88,8 +88,10 @@ static struct queue_item *item_of(struct queue *queue, const char *text, int64_t
 static void wait_store(struct queue *queue)
 {
     queue_commit(queue);
-    if (queue_fd(queue) >= 0)
+    if (queue_fd(queue) >= 0) {
         assert_true(poll(&(struct pollfd){.fd = queue_fd(queue), .events = POLLIN}, 1, 10000) == 1);
+        queue_settle(queue);
+    }
 }
 
 /* The next item whose put has ended, waiting for the store where there is something to wait for. */
