@@ -16,10 +16,13 @@
 struct dialect;
 struct kind;
 
-/* What a connecting socket presents. All NULL: no credentials. */
+/* What a connecting socket presents: a name and a password, or keys, or (all NULL) nothing. */
 struct credentials {
     char *username;
-    char *password; /* any bytes but NUL, at most 255 */
+    char *password;         /* any bytes but NUL, at most 255 */
+    char *curve_server_key; /* the peer's, in Z85, as the next two */
+    char *curve_public_key;
+    char *curve_secret_key;
 };
 
 struct endpoint_list {
@@ -32,8 +35,21 @@ struct text_list {
     size_t count;
 };
 
+/* Who may come in by the bound sockets of a side. */
+struct access_conf {
+    int auth;               /* enum door_mechanism */
+    char *curve_secret_key; /* DOOR_CURVE: ours, in Z85 */
+    char *curve_keys;       /* DOOR_CURVE: the file of the peers' keys */
+    struct text_list users; /* patterns of the names that may come in */
+    struct text_list allow; /* address ranges in CIDR form; none = any */
+    struct text_list deny;
+    int64_t rate;  /* messages a second of a user or an address; 0 = no limit */
+    int64_t burst; /* at once; 0 = as many as rate */
+};
+
 struct frontend_conf {
     struct endpoint_list endpoints;
+    struct access_conf access;
     struct text_list subscribe;     /* SUB */
     int64_t recreate_after_ms;      /* SUB; 0 = never */
     int64_t backoff_ms;             /* SUB */
@@ -49,6 +65,7 @@ enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_PENDING, BALANCE_FAILOVER, BAL
 
 struct backend_conf {
     struct endpoint_list endpoints;
+    struct access_conf access; /* PUB */
     struct credentials credentials;
     int64_t timeout_ms; /* 0 = none */
     int64_t retries;

@@ -90,6 +90,22 @@ static int set_text(void *zmq, int option, const char *name, const char *value, 
     return 0;
 }
 
+/* libzmq gives keys back as text only into a buffer of exactly that size. */
+static int set_key(void *zmq, int option, const char *name, const char *value, char *err, size_t err_size)
+{
+    char now[41] = "";
+    if (zmq_setsockopt(zmq, option, value, strlen(value)) != 0 ||
+        zmq_getsockopt(zmq, option, now, &(size_t){sizeof now}) != 0)
+        return refuse(err, err_size, name);
+    bool is_same = strcmp(now, value) == 0;
+    explicit_bzero(now, sizeof now);
+    if (!is_same) {
+        snprintf(err, err_size, "%s: was not taken", name);
+        return -1;
+    }
+    return 0;
+}
+
 #define SET_INT(option, value)                                                                               \
     if (set_int(zmq, option, #option, value, err, err_size) != 0)                                            \
     return -1
@@ -98,6 +114,9 @@ static int set_text(void *zmq, int option, const char *name, const char *value, 
     return -1
 #define SET_TEXT(option, value)                                                                              \
     if (set_text(zmq, option, #option, value, err, err_size) != 0)                                           \
+    return -1
+#define SET_KEY(option, value)                                                                               \
+    if (set_key(zmq, option, #option, value, err, err_size) != 0)                                            \
     return -1
 
 static int set_tcp(void *zmq, const struct socket_options *options, bool is_bind, char *err, size_t err_size)
@@ -128,7 +147,7 @@ static int set_door(void *zmq, const struct door *door, char *err, size_t err_si
     if (door->mechanism == DOOR_PLAIN)
         SET_INT(ZMQ_PLAIN_SERVER, 1);
     if (door->mechanism == DOOR_CURVE) {
-        SET_TEXT(ZMQ_CURVE_SECRETKEY, door->curve_secret_key);
+        SET_KEY(ZMQ_CURVE_SECRETKEY, door->curve_secret_key);
         SET_INT(ZMQ_CURVE_SERVER, 1);
     }
     int mechanism = -1;
@@ -136,6 +155,20 @@ static int set_door(void *zmq, const struct door *door, char *err, size_t err_si
     if (mechanism != expected[door->mechanism]) {
         snprintf(err, err_size, "the security mechanism was not taken");
         return -1;
+    }
+    return 0;
+}
+
+static int set_credentials(void *zmq, const struct credentials *credentials, char *err, size_t err_size)
+{
+    if (credentials->username) {
+        SET_TEXT(ZMQ_PLAIN_USERNAME, credentials->username);
+        SET_TEXT(ZMQ_PLAIN_PASSWORD, credentials->password);
+    }
+    if (credentials->curve_server_key) {
+        SET_KEY(ZMQ_CURVE_PUBLICKEY, credentials->curve_public_key);
+        SET_KEY(ZMQ_CURVE_SECRETKEY, credentials->curve_secret_key);
+        SET_KEY(ZMQ_CURVE_SERVERKEY, credentials->curve_server_key);
     }
     return 0;
 }
@@ -184,10 +217,8 @@ static int set_options(void *zmq, const struct socket_options *options, const st
         SET_INT(ZMQ_RECONNECT_IVL, -1);
         SET_INT(ZMQ_IMMEDIATE, 1);
     }
-    if (options->credentials && options->credentials->username) {
-        SET_TEXT(ZMQ_PLAIN_USERNAME, options->credentials->username);
-        SET_TEXT(ZMQ_PLAIN_PASSWORD, options->credentials->password);
-    }
+    if (options->credentials && set_credentials(zmq, options->credentials, err, err_size) != 0)
+        return -1;
     return set_write_only(zmq, options, err, err_size);
 }
 

@@ -6,7 +6,12 @@
  */
 #include "proxyd/config.h"
 
+#include "auth/address.h"
+#include "auth/keygen.h"
+#include "auth/secret.h"
+#include "auth/users.h"
 #include "proxies/dialect.h"
+#include "proxies/door.h"
 #include "proxies/kinds.h"
 #include "proxyd/config_keys.h"
 #include "proxyd/config_source.h"
@@ -21,9 +26,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include <zmq.h>
 
-#define PASSWORD_MAX_BYTES 255
-#define PROBLEM_MAX_BYTES  4000
+#define PROBLEM_MAX_BYTES 4000
 
 /* What a disk store may hold when nothing is said. */
 #define DISK_MAX_MESSAGES 1000000
@@ -47,6 +52,7 @@ struct loader {
     const struct dialect *dialect; /* likewise; NULL = not known */
     struct chain_conf *chain;
     bool needs_state_dir; /* some queue is on disk */
+    bool needs_users;     /* some side says auth = "plain" */
     struct endpoint control;
     struct bound *bound;
     size_t bound_count;
@@ -513,44 +519,36 @@ static const config_setting_t *group_in(const config_setting_t *parent, const ch
 
 /* ---- What joins several keys ---- */
 
-/* The password in a file, without one trailing newline, into `password` (which is empty). */
-static void load_password(struct loader *loader, const char *prefix, const config_setting_t *setting,
-                          char **password)
+/* What a file holds that keeps a secret, or NULL after a problem. */
+static char *load_secret(struct loader *loader, const struct config_key *key, const config_setting_t *setting)
 {
-    char bytes[PASSWORD_MAX_BYTES + 2]; /* one for the newline, one to see that there are too many */
-    const char *path = text_of(setting), *reason = NULL;
-    struct stat status;
-    ssize_t size = -1;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0 || fstat(fd, &status) != 0)
-        reason = strerror(errno);
-    else if (!S_ISREG(status.st_mode))
-        reason = "this is not a regular file";
-    else if (status.st_mode & (S_IROTH | S_IWOTH))
-        reason = "everybody may read or write it; chmod o= makes it safe";
-    else if ((size = read(fd, bytes, sizeof(bytes))) < 0)
-        reason = strerror(errno);
-    if (fd >= 0)
-        close(fd);
-    if (size > 0 && bytes[size - 1] == '\n')
-        size--;
-    if (!reason && (size == 0 || size > PASSWORD_MAX_BYTES))
-        reason = size == 0 ? "there is no password in it" : "the password is longer than 255 bytes";
-    else if (!reason && memchr(bytes, '\0', (size_t)size))
-        reason = "the password has a NUL byte";
-    if (reason)
-        problem(loader, line_of(setting), "%spassword_file \"%s\": %s", prefix, path, reason);
-    else {
-        *password = strndup(bytes, (size_t)size);
-        loader->is_memory_short |= !*password;
-    }
-    explicit_bzero(bytes, sizeof(bytes));
+    char err[1000];
+    size_t size;
+    char *secret = text_of(setting) ? secret_read_password(text_of(setting), &size, err, sizeof(err)) : NULL;
+    if (text_of(setting) && !secret)
+        key_problem(loader, line_of(setting), key, ": %s", err);
+    return secret;
+}
+
+static void free_secret(char **secret)
+{
+    secret_free(*secret, *secret ? strlen(*secret) : 0);
+    *secret = NULL;
+}
+
+/* What a side shows to peers that it connects to means nothing to those who connect to it. */
+static void check_connects(struct loader *loader, enum config_section section, const config_setting_t *shown,
+                           const struct endpoint_list *endpoints)
+{
+    for (size_t i = 0; shown && loader->kind != 0 && i < endpoints->count; i++)
+        if (endpoints->items[i].is_bind)
+            problem(loader, line_of(shown), "%s%s is shown to peers that we connect to; \"%s\" is bound",
+                    config_section_prefix(section), config_setting_name(shown), endpoints->items[i].text);
 }
 
 /* A user name and one password, or neither, and only where a socket connects. */
-static void check_credentials(struct loader *loader, enum config_section section,
-                              const config_setting_t *group, struct credentials *credentials,
-                              const struct endpoint_list *endpoints)
+static void check_password(struct loader *loader, enum config_section section, const config_setting_t *group,
+                           struct credentials *credentials, const struct endpoint_list *endpoints)
 {
     const char *prefix = config_section_prefix(section);
     const config_setting_t *username = member(group, "username"), *password = member(group, "password");
@@ -562,15 +560,149 @@ static void check_credentials(struct loader *loader, enum config_section section
     else if (!username && (password || file))
         problem(loader, line_of(password ? password : file), "%s%s has no username beside it", prefix,
                 config_setting_name(password ? password : file));
-    else if (file && text_of(file))
-        load_password(loader, prefix, file, &credentials->password);
-    for (size_t i = 0; username && loader->kind != 0 && i < endpoints->count; i++)
-        if (endpoints->items[i].is_bind)
-            problem(loader, line_of(username),
-                    "%susername is shown to peers that we connect to; \"%s\" is bound", prefix,
-                    endpoints->items[i].text);
+    else if (file)
+        credentials->password = load_secret(loader, config_key_find(section, "password_file"), file);
+    check_connects(loader, section, username, endpoints);
     if (password && text_of(password)) /* libconfig frees without wiping */
         explicit_bzero((char *)text_of(password), strlen(text_of(password)));
+}
+
+static bool is_curve_key(const char *text)
+{
+    uint8_t key[USERS_KEY_BYTES];
+    return strlen(text) == KEYGEN_TEXT_BYTES - 1 && zmq_z85_decode(key, text);
+}
+
+/* Our own key, for whichever of the two uses there is for it. */
+static void load_curve_key(struct loader *loader, const struct config_key *key,
+                           const config_setting_t *setting, struct credentials *credentials,
+                           struct access_conf *access)
+{
+    char public_key[KEYGEN_TEXT_BYTES];
+    char *secret = load_secret(loader, key, setting);
+    if (!secret)
+        return;
+    if (!is_curve_key(secret) || keygen_public(public_key, secret) != 0) {
+        key_problem(loader, line_of(setting), key, ": %s: is no CURVE key, which has 40 characters of Z85",
+                    text_of(setting));
+    } else if (credentials->curve_server_key) {
+        credentials->curve_secret_key = keep_text(loader, secret);
+        credentials->curve_public_key = keep_text(loader, public_key);
+    } else {
+        access->curve_secret_key = keep_text(loader, secret);
+    }
+    free_secret(&secret);
+}
+
+/* Keys for both directions: towards peers that we connect to, and towards those that connect to us. */
+static void check_curve(struct loader *loader, enum config_section section, const config_setting_t *group,
+                        struct credentials *credentials, struct access_conf *access,
+                        const struct endpoint_list *endpoints)
+{
+    const char *prefix = config_section_prefix(section);
+    const config_setting_t *file = member(group, "curve_secret_key_file"), *auth = member(group, "auth");
+    const config_setting_t *server = credentials->curve_server_key ? member(group, "curve_server_key") : NULL;
+    const config_setting_t *keys = member(group, "curve_keys");
+    const config_setting_t *username = member(group, "username");
+    bool is_server = access->auth == DOOR_CURVE;
+    if (server && username)
+        problem(loader, line_of(server), "%scurve_server_key is given, and %susername too", prefix, prefix);
+    if (server && !is_curve_key(credentials->curve_server_key))
+        problem(loader, line_of(server), "%scurve_server_key is no CURVE key, which has 40 characters of Z85",
+                prefix);
+    if (server && !file)
+        problem(loader, line_of(server), "%scurve_server_key has no curve_secret_key_file beside it", prefix);
+    else if (is_server && !file)
+        problem(loader, line_of(auth), "%sauth = \"curve\" has no curve_secret_key_file beside it", prefix);
+    else if (file && !server && !is_server)
+        problem(loader, line_of(file),
+                "%scurve_secret_key_file has no auth = \"curve\" or curve_server_key beside it", prefix);
+    else if (file)
+        load_curve_key(loader, config_key_find(section, "curve_secret_key_file"), file, credentials, access);
+    if (is_server && !keys)
+        problem(loader, line_of(auth), "%sauth = \"curve\" has no curve_keys beside it", prefix);
+    check_connects(loader, section, server, endpoints);
+}
+
+/* Those whom nobody can ask: connections of our own, and inproc. */
+static void check_asked(struct loader *loader, const config_setting_t *group, enum config_section section,
+                        const struct access_conf *access, const struct endpoint_list *endpoints)
+{
+    static const char *const askers[] = {"auth", "allow", "deny"};
+    const char *prefix = config_section_prefix(section);
+    const config_setting_t *asker = NULL;
+    for (size_t i = 0; i < sizeof(askers) / sizeof(askers[0]) && !asker; i++)
+        if (i > 0 || access->auth != DOOR_NULL)
+            asker = member(group, askers[i]);
+    for (size_t i = 0; asker && loader->kind != 0 && i < endpoints->count; i++) {
+        const struct endpoint *endpoint = &endpoints->items[i];
+        if (!endpoint->is_bind)
+            problem(loader, line_of(asker), "%s%s is for peers that connect to us; we connect to \"%s\"",
+                    prefix, config_setting_name(asker), endpoint->text);
+        else if (endpoint->transport == TRANSPORT_INPROC && access->auth != DOOR_NULL)
+            problem(loader, line_of(asker), "%sauth: \"%s\" never asks who connects", prefix, endpoint->text);
+    }
+}
+
+static void check_ranges(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                         const struct text_list *ranges)
+{
+    struct address_range range;
+    char err[200];
+    for (size_t i = 0; i < ranges->count; i++)
+        if (address_range_parse(&range, ranges->items[i], err, sizeof(err)) != 0)
+            key_problem(loader, line_of(config_setting_get_elem(setting, (unsigned)i)), key, ": %s", err);
+}
+
+static void check_patterns(struct loader *loader, const struct config_key *key,
+                           const config_setting_t *setting, const struct text_list *patterns)
+{
+    for (size_t i = 0; setting && i < patterns->count; i++)
+        if (!users_name_is_valid(patterns->items[i], strlen(patterns->items[i])))
+            key_problem(loader, line_of(config_setting_get_elem(setting, (unsigned)i)), key,
+                        ": \"%s\" is no pattern of user names", patterns->items[i]);
+}
+
+/* A file of users or keys has problems of its own, with places in it. */
+struct file_of_users {
+    struct loader *loader;
+    const struct config_key *key;
+    const config_setting_t *setting;
+};
+
+static void tell_users_problem(void *context, const char *text)
+{
+    const struct file_of_users *file = context;
+    key_problem(file->loader, line_of(file->setting), file->key, ": %s", text);
+}
+
+static void check_users(struct loader *loader, const struct config_key *key, const config_setting_t *setting,
+                        const char *path, enum users_kind kind)
+{
+    struct file_of_users file = {.loader = loader, .key = key, .setting = setting};
+    users_free(
+        users_load(path, kind, (size_t)loader->config->daemon.auth_memory_bytes, tell_users_problem, &file));
+}
+
+static void check_access(struct loader *loader, enum config_section section, const config_setting_t *group,
+                         struct access_conf *access)
+{
+    const char *prefix = config_section_prefix(section);
+    const config_setting_t *users = member(group, "users"), *keys = member(group, "curve_keys");
+    const config_setting_t *burst = member(group, "burst");
+    bool is_everybody = access->users.count == 1 && strcmp(access->users.items[0], "*") == 0;
+    if (users && !is_everybody && access->auth == DOOR_NULL)
+        problem(loader, line_of(users), "%susers has no auth = \"plain\" or \"curve\" beside it", prefix);
+    if (keys && access->auth != DOOR_CURVE)
+        problem(loader, line_of(keys), "%scurve_keys has no auth = \"curve\" beside it", prefix);
+    else if (access->curve_keys)
+        check_users(loader, config_key_find(section, "curve_keys"), keys, access->curve_keys, USERS_KEYS);
+    if (access->burst > 0 && access->rate == 0)
+        problem(loader, line_of(burst), "%sburst has no rate beside it", prefix);
+    check_patterns(loader, config_key_find(section, "users"), users, &access->users);
+    check_ranges(loader, config_key_find(section, "allow"), member(group, "allow"), &access->allow);
+    check_ranges(loader, config_key_find(section, "deny"), member(group, "deny"), &access->deny);
+    loader->needs_users |= access->auth == DOOR_PLAIN;
 }
 
 /* The one that is not written gives way to the one that is. */
@@ -595,7 +727,12 @@ static void check_frontend(struct loader *loader, const config_setting_t *group,
     const config_setting_t *max_message = member(group, "max_message");
     check_backoff(loader, CONFIG_FRONTEND, group, &frontend->backoff_ms, &frontend->backoff_max_ms);
     if (loader->kind == 0 || (loader->kind & CONFIG_SUB))
-        check_credentials(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->endpoints);
+        check_password(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->endpoints);
+    check_curve(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->access,
+                &frontend->endpoints);
+    check_access(loader, CONFIG_FRONTEND, group, &frontend->access);
+    check_asked(loader, group, CONFIG_FRONTEND, &frontend->access, &frontend->endpoints);
+    check_asked(loader, group, CONFIG_FRONTEND, &frontend->access, &frontend->tickets);
     if (max_message && chain->queue.max_bytes > 0 && frontend->max_message_bytes > chain->queue.max_bytes)
         problem(loader, line_of(max_message), "frontend.max_message is larger than queue.max_bytes");
 }
@@ -604,7 +741,12 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
 {
     struct backend_conf *backend = &chain->backend;
     check_backoff(loader, CONFIG_BACKEND, group, &backend->backoff_ms, &backend->backoff_max_ms);
-    check_credentials(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->endpoints);
+    check_password(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->endpoints);
+    check_curve(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->access, &backend->endpoints);
+    if (loader->kind == 0 || (loader->kind & CONFIG_PUB)) {
+        check_access(loader, CONFIG_BACKEND, group, &backend->access);
+        check_asked(loader, group, CONFIG_BACKEND, &backend->access, &backend->endpoints);
+    }
     if (backend->heartbeat_ms > 0 && loader->dialect && !loader->dialect->heartbeat)
         problem(loader, line_of(member(group, "heartbeat")),
                 "backend.heartbeat: the dialect %s has no heartbeat", loader->dialect->name);
@@ -771,6 +913,16 @@ static void check_state_dir(struct loader *loader, const config_setting_t *group
                 strerror(errno ? errno : ENOTDIR));
 }
 
+static void check_users_file(struct loader *loader, const config_setting_t *group)
+{
+    const char *path = loader->config->daemon.users;
+    if (!loader->needs_users || !path)
+        return;
+    snprintf(loader->owner, sizeof(loader->owner), "daemon");
+    check_users(loader, config_key_find(CONFIG_DAEMON, "users"), member(group, "users"), path,
+                USERS_PASSWORDS);
+}
+
 /* The file as libconfig's tree; NULL after a problem. */
 static const config_setting_t *read_tree(struct loader *loader, config_t *tree)
 {
@@ -802,6 +954,7 @@ static void load_file(struct loader *loader, bool daemon_only)
         check_control_group(loader, daemon);
         load_chains(loader, root);
         check_state_dir(loader, daemon);
+        check_users_file(loader, daemon);
     }
     config_destroy(&tree);
 }
@@ -837,6 +990,14 @@ struct config *config_load_daemon(const char *path, struct config_problems *prob
     return load(path, true, problems);
 }
 
+/* What came from files, and so has no row. */
+static void free_keys(struct credentials *credentials, struct access_conf *access)
+{
+    free_secret(&credentials->curve_public_key);
+    free_secret(&credentials->curve_secret_key);
+    free_secret(&access->curve_secret_key);
+}
+
 void config_free(struct config *config)
 {
     size_t count;
@@ -848,6 +1009,10 @@ void config_free(struct config *config)
             free_value(&keys[i], &config->daemon);
         for (size_t k = 0; keys[i].section != CONFIG_DAEMON && k < config->chain_count; k++)
             free_value(&keys[i], &config->chains[k]);
+    }
+    for (size_t i = 0; config && i < config->chain_count; i++) {
+        free_keys(&config->chains[i].frontend.credentials, &config->chains[i].frontend.access);
+        free_keys(&config->chains[i].backend.credentials, &config->chains[i].backend.access);
     }
     if (config) {
         free(config->chains);

@@ -58,7 +58,7 @@ static json_t *do_status(struct control *control, struct chain *chain, struct fa
     (void)chain;
     (void)failure;
     return report_status(control->scope.chains, control->scope.chain_count, control->scope.runtime->store,
-                         control->now_ms - control->scope.started_ms);
+                         control->scope.doors, control->now_ms - control->scope.started_ms);
 }
 
 static json_t *do_show(struct control *control, struct chain *chain, struct failure *failure)

@@ -8,6 +8,7 @@
 
 #include "proxies/chain.h"
 #include "proxyd/config.h"
+#include "proxyd/doors.h"
 #include "proxyd/inspect.h"
 
 #include <stdbool.h>
@@ -21,6 +22,7 @@ struct control_scope {
     struct runtime *runtime;
     struct chain **chains;
     size_t chain_count;
+    const struct doors *doors;
     int64_t started_ms;
     struct inspect *inspect;     /* for questions that chains answer later */
     void (*stop)(void *context); /* ends the daemon in order; called from control_turn */

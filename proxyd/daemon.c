@@ -17,6 +17,7 @@
 #include "proxies/guard.h"
 #include "proxies/kinds.h"
 #include "proxyd/control.h"
+#include "proxyd/doors.h"
 #include "proxyd/log.h"
 #include "proxyd/notify.h"
 
@@ -28,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -44,6 +46,9 @@
 
 /* Blocks from here on go back to the kernel as soon as they are free. */
 #define LARGE_BLOCK_BYTES (128 * 1024)
+
+/* Freed memory is filled with it; any but 0. */
+#define WIPE_BYTE 0xa5
 
 /* A chain that has not ended so long after it was told to end at once never will. */
 #define STUCK_MS 2000
@@ -65,6 +70,7 @@ struct daemon {
     bool has_runtime;
     struct slot *slots;
     struct chain **chains; /* the same, for the control socket */
+    struct doors *doors;
     struct control *control;
     struct inspect *inspect;
     int signals;
@@ -111,8 +117,12 @@ void daemon_prepare(void)
             setrlimit(RLIMIT_NOFILE, &limit);
         }
     }
-    /* A core would hold the passwords of upstreams. */
+    /* A core would hold the passwords of upstreams, and so does /proc/PID/mem. */
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
+    prctl(PR_SET_DUMPABLE, 0);
+
+    /* libzmq frees what it has read and keeps of passwords without wiping it. */
+    mallopt(M_PERTURB, WIPE_BYTE);
 
     /* glibc raises both as large blocks are freed, and then keeps what a burst of large messages took. */
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
@@ -134,13 +144,15 @@ static int failed(struct daemon *daemon, const char *what, const char *chain, co
     return -1;
 }
 
-/* Says once what anybody who can reach it may use. */
-static void warn_if_open(struct daemon *daemon, const char *chain, const struct endpoint_list *endpoints)
+/* Says once what anybody who can reach it may use, or may listen to as passwords pass. */
+static void warn_if_open(struct daemon *daemon, const char *chain, const struct access_conf *access,
+                         const struct endpoint_list *endpoints)
 {
-    for (size_t i = 0; i < endpoints->count; i++)
+    for (size_t i = 0; i < endpoints->count && access->auth != DOOR_CURVE; i++)
         if (endpoints->items[i].is_bind && !endpoint_is_local(&endpoints->items[i]))
             EVENT(&daemon->events, EVENT_WARNING, "open-endpoint", EVENT_TEXT("chain", chain),
-                  EVENT_TEXT("endpoint", endpoints->items[i].text), EVENT_TEXT("auth", "none"));
+                  EVENT_TEXT("endpoint", endpoints->items[i].text),
+                  EVENT_TEXT("auth", access->auth == DOOR_PLAIN ? "plain" : "none"));
 }
 
 /* Every chain, so that one start names every address in use. */
@@ -158,8 +170,9 @@ static int open_chains(struct daemon *daemon)
         }
         chain_set_waker(chain, daemon->waker);
         daemon->slots[i].chain = daemon->chains[i] = chain;
-        warn_if_open(daemon, conf->name, &conf->frontend.endpoints);
-        warn_if_open(daemon, conf->name, &conf->backend.endpoints);
+        warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.endpoints);
+        warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.tickets);
+        warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.endpoints);
     }
     return result;
 }
@@ -282,23 +295,44 @@ static void give_up(struct daemon *daemon)
     _exit(EXIT_FAILURE);
 }
 
+static void tell_users_problem(void *context, const char *text)
+{
+    failed(context, "users-reload-failed", NULL, text);
+}
+
+/* Of the files that the configuration names, users and keys are read again. */
+static void reload(struct daemon *daemon)
+{
+    if (doors_file_count(daemon->doors) > 0 && doors_reload(daemon->doors, tell_users_problem, daemon))
+        EVENT(&daemon->events, EVENT_INFO, "users-reloaded",
+              EVENT_NUMBER("files", (int64_t)doors_file_count(daemon->doors)));
+    failed(daemon, "reload-failed", NULL, "not yet available");
+}
+
 static void take_signals(struct daemon *daemon)
 {
     struct signalfd_siginfo info;
     while (read(daemon->signals, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGHUP)
-            failed(daemon, "reload-failed", NULL, "not yet available");
+            reload(daemon);
         else
             begin_stop(daemon, info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
     }
 }
 
-/* Chains changed their state, or ended; nobody asked one to end while the daemon runs. */
+/* Chains changed their state, or ended; nobody asked one to end while the daemon runs. Without a keeper the
+ * protected sockets let nobody in. */
 static void take_wake(struct daemon *daemon)
 {
     uint64_t count;
     if (read(daemon->waker, &count, sizeof(count)) != sizeof(count))
         return;
+    const char *reason;
+    if (daemon->phase == RUNNING && !doors_are_kept(daemon->doors, &reason)) {
+        failed(daemon, "auth-ended", NULL, reason);
+        daemon->status = EXIT_FAILURE;
+        begin_stop(daemon, "auth-ended");
+    }
     for (size_t i = 0; daemon->phase == RUNNING && i < daemon->config->chain_count; i++) {
         if (chain_is_stopped(daemon->chains[i])) {
             failed(daemon, "chain-ended", daemon->config->chains[i].name, "its loop failed");
@@ -309,13 +343,13 @@ static void take_wake(struct daemon *daemon)
     tell_status(daemon);
 }
 
-/* A sign of life goes out only when every chain has turned since the last one. */
+/* A sign of life goes out only when every chain and the doors have turned since the last one. */
 static void watch(struct daemon *daemon, int64_t now_ms)
 {
     if (daemon->watchdog_ms == 0 || now_ms < daemon->next_watchdog_ms)
         return;
     daemon->next_watchdog_ms = now_ms + daemon->watchdog_ms;
-    bool all_turn = true;
+    bool all_turn = doors_turn(daemon->doors);
     for (size_t i = 0; i < daemon->config->chain_count; i++)
         if (!chain_is_stopped(daemon->chains[i]) && chain_turns(daemon->chains[i]) == daemon->slots[i].turns)
             all_turn = false;
@@ -384,8 +418,8 @@ static int count_sockets(const struct config *config)
     for (size_t i = 0; i < config->chain_count; i++) {
         const struct chain_conf *conf = &config->chains[i];
         int64_t links = kind_has_req_back(conf->kind) ? conf->backend.window : 1;
-        link_count +=
-            (int64_t)conf->frontend.endpoints.count + (int64_t)conf->backend.endpoints.count * links;
+        link_count += (int64_t)conf->frontend.endpoints.count + (int64_t)conf->frontend.tickets.count +
+                      (int64_t)conf->backend.endpoints.count * links;
     }
     int64_t count = FEW_MORE + SOCKETS_OF_A_LINK * link_count;
     return count < LIBZMQ_MAX ? (int)count : LIBZMQ_MAX;
@@ -442,6 +476,16 @@ static int open_store(struct daemon *daemon, char *err, size_t err_size)
     return is_needed && !daemon->runtime.store ? -1 : 0;
 }
 
+static int open_doors(struct daemon *daemon, char *err, size_t err_size)
+{
+    daemon->doors =
+        doors_open(daemon->config, daemon->runtime.zmq, daemon->events, daemon->waker, err, err_size);
+    if (!daemon->doors)
+        return -1;
+    daemon->runtime.doorman = doors_doorman(daemon->doors);
+    return 0;
+}
+
 static int start(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
@@ -459,7 +503,8 @@ static int start(struct daemon *daemon)
         runtime_open(&daemon->runtime, count_sockets(config), daemon->events, err, sizeof(err)) < 0)
         return failed(daemon, "start-failed", NULL, err);
     daemon->has_runtime = true;
-    if (secret_open() < 0 || open_store(daemon, err, sizeof(err)) < 0)
+    if (secret_open() < 0 || open_doors(daemon, err, sizeof(err)) < 0 ||
+        open_store(daemon, err, sizeof(err)) < 0)
         return failed(daemon, "start-failed", NULL, err);
 
     if (open_chains(daemon) < 0)
@@ -469,6 +514,7 @@ static int start(struct daemon *daemon)
             .runtime = &daemon->runtime,
             .chains = daemon->chains,
             .chain_count = config->chain_count,
+            .doors = daemon->doors,
             .started_ms = daemon->started_ms,
             .inspect = daemon->inspect = inspect_new(daemon->waker),
             .stop = stop_by_operator,
@@ -498,6 +544,7 @@ static void stop(struct daemon *daemon)
         if (daemon->chains[i])
             chain_free(daemon->chains[i]);
     inspect_free(daemon->inspect);
+    doors_close(daemon->doors);
     if (daemon->runtime.store)
         store_close(daemon->runtime.store);
     if (daemon->has_runtime)

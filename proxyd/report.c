@@ -96,7 +96,20 @@ static json_t *store_json(struct store *store)
                      "commit_us", average_us, "commit_us_max", (json_int_t)stats.commit_us_max);
 }
 
-json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store, int64_t uptime_ms)
+static json_t *auth_json(const struct doors *doors)
+{
+    uint64_t totals[ZAP_VERDICTS];
+    json_t *counts = json_object();
+    doors_stats(doors, totals);
+    for (int i = 0; i < ZAP_VERDICTS; i++)
+        if (totals[i] > 0)
+            json_object_set_new(counts, zap_verdict_name((enum zap_verdict)i),
+                                json_integer((json_int_t)totals[i]));
+    return counts;
+}
+
+json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store,
+                      const struct doors *doors, int64_t uptime_ms)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < chain_count; i++) {
@@ -106,8 +119,9 @@ json_t *report_status(struct chain *const *chains, size_t chain_count, struct st
             return NULL;
         }
     }
-    return json_pack("{s:s, s:I, s:o, s:o*}", "version", PROXYD_VERSION, "uptime_ms", (json_int_t)uptime_ms,
-                     "chains", list, "store", store ? store_json(store) : NULL);
+    return json_pack("{s:s, s:I, s:o, s:o, s:o*}", "version", PROXYD_VERSION, "uptime_ms",
+                     (json_int_t)uptime_ms, "chains", list, "auth", auth_json(doors), "store",
+                     store ? store_json(store) : NULL);
 }
 
 static json_t *texts_json(const struct text_list *texts)

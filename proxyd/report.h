@@ -7,15 +7,17 @@
 #define PROXYD_PROXYD_REPORT_H
 
 #include "proxies/chain.h"
+#include "proxyd/doors.h"
 
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* {"version", "uptime_ms", "chains": [...]}: state, counters and upstreams of each chain, in the order of the
- * file. `failed` and `dropped` hold the reasons that have occurred. NULL when memory is short. */
+/* {"version", "uptime_ms", "chains": [...], "auth"}: state, counters and upstreams of each chain, in the order
+ * of the file. `auth` counts attempts to connect by verdict; it, `failed` and `dropped` hold what has occurred.
+ * NULL when memory is short. */
 json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store,
-                      int64_t uptime_ms);
+                      const struct doors *doors, int64_t uptime_ms);
 
 /* {"config", "status"}: the configuration of one chain with every default filled in, and its part of the
  * status with more about each upstream. NULL when memory is short. */

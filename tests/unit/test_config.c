@@ -1,5 +1,6 @@
 /* links: proxyd/config.c proxyd/config_keys.c proxyd/config_source.c proxies/endpoint.c proxies/kinds.c */
 /* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/ledger.c buffer/message.c */
+/* links: auth/address.c auth/keygen.c auth/secret.c auth/users.c */
 /* links: tests/fuzz/fuzz_config.c tests/fuzz/replay.c */
 /* SPDX-License-Identifier: MIT
  *
@@ -9,6 +10,7 @@
 #include "proxyd/config.h"
 
 #include "proxies/dialect.h"
+#include "proxies/door.h"
 #include "proxies/kinds.h"
 #include "proxyd/config_keys.h"
 #include "tests/fuzz/fuzz.h"
@@ -279,12 +281,11 @@ static void zero_switches_limits_off(void **state)
     config_free(config);
 }
 
-static void what_comes_later_may_be_written_at_its_default(void **state)
+static void what_changes_nothing_may_be_written(void **state)
 {
     (void)state;
-    config_free(loaded(chain_with(
-        "rep-req", "auth = \"none\"; rate = 0; burst = 0; users = [ \"*\" ]; allow = [ ]; deny = [ ];", "",
-        "queue = { store = \"memory\"; drain_rate = 0; };")));
+    config_free(loaded(chain_with("rep-req", "auth = \"none\"; rate = 0; burst = 0; users = [ \"*\" ];", "",
+                                  "queue = { store = \"memory\"; drain_rate = 0; };")));
     config_free(loaded(chain_with("sub-pub", "", "auth = \"none\"; users = [ \"*\" ];", "")));
 }
 
@@ -536,18 +537,180 @@ static void what_comes_later_is_not_yet_available(void **state)
 {
     (void)state;
     refuse_daemon("http = \"127.0.0.1:9633\";", "http is not yet available");
-    refuse_front("rep-req", "auth = \"plain\";", "frontend.auth = \"plain\" is not yet available");
-    refuse_front("rep-req", "users = [ \"pi-*\" ];", "frontend.users is not yet available");
-    refuse_front("rep-req", "allow = [ \"10.0.0.0/8\" ];", "frontend.allow is not yet available");
-    refuse_front("rep-req", "rate = 5;", "frontend.rate is not yet available");
-    refuse_front("rep-req", "curve_keys = \"k\";", "frontend.curve_keys is not yet available");
-    refuse_back("rep-req", "curve_server_key = \"k\";", "backend.curve_server_key is not yet available");
-    refuse_back("rep-pub", "auth = \"curve\";", "backend.auth = \"curve\" is not yet available");
     refuse_rest("sub-req", "queue = { store = \"postgresql\"; };",
                 "queue.store = \"postgresql\" is not yet available");
     refuse_rest("rep-req", "queue = { connection = \"password=secret\"; };",
                 "queue.connection is not yet available");
     refuse_rest("rep-req", "dialect = \"jsonrpc\";", "dialect = \"jsonrpc\" is not yet available");
+}
+
+/* ---- Who may come in ---- */
+
+#define HASH                                                                                                 \
+    "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+/* A pair of RFC 26, and somebody else's public key. */
+#define PUBLIC_KEY "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"
+#define SECRET_KEY "D:)Q[IlAW!ahhC2ac:9*A}h:p?([4%wOTJ%JR%cs"
+#define CLIENT_KEY "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
+
+static void write_secret(const char *path, const char *text)
+{
+    write_file(path, text);
+    assert_int_equal(chmod(path, 0600), 0);
+}
+
+/* A chain "a" with plain users, whose file is "users". */
+static const char *plain_with(const char *front)
+{
+    static char text[5000];
+    snprintf(text, sizeof(text), "daemon = { users = \"users\"; };\n%s",
+             chain_with("rep-req", front, "", ""));
+    return text;
+}
+
+static void access_is_loaded(void **state)
+{
+    (void)state;
+    write_secret("users", "pi-1:" HASH "\n");
+    struct config *config =
+        loaded(plain_with("auth = \"plain\"; users = [ \"pi-*\", \"x\" ];"
+                          " allow = [ \"10.0.0.0/8\", \"::1\" ]; deny = [ \"10.1.0.0/16\" ];"
+                          " rate = 5; burst = 9;"));
+    const struct access_conf *access = &config->chains[0].frontend.access;
+    assert_int_equal(access->auth, DOOR_PLAIN);
+    assert_int_equal(access->users.count, 2);
+    assert_string_equal(access->users.items[0], "pi-*");
+    assert_int_equal(access->allow.count, 2);
+    assert_string_equal(access->deny.items[0], "10.1.0.0/16");
+    assert_int_equal(access->rate, 5);
+    assert_int_equal(access->burst, 9);
+    config_free(config);
+    config = loaded(chain_with("rep-req", "", "", ""));
+    access = &config->chains[0].frontend.access;
+    assert_int_equal(access->auth, DOOR_NULL);
+    assert_string_equal(access->users.items[0], "*");
+    assert_int_equal(access->allow.count + access->deny.count, 0);
+    assert_int_equal(access->rate + access->burst, 0);
+    config_free(config);
+}
+
+static void curve_keys_are_loaded_for_both_directions(void **state)
+{
+    (void)state;
+    write_secret("own.key", SECRET_KEY "\n");
+    write_file("keys", "client:" CLIENT_KEY "\n");
+    struct config *config = loaded(
+        chain_with("rep-req", "auth = \"curve\"; curve_secret_key_file = \"own.key\"; curve_keys = \"keys\";",
+                   "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"own.key\";", ""));
+    const struct access_conf *access = &config->chains[0].frontend.access;
+    const struct credentials *credentials = &config->chains[0].backend.credentials;
+    assert_int_equal(access->auth, DOOR_CURVE);
+    assert_string_equal(access->curve_secret_key, SECRET_KEY);
+    assert_string_equal(access->curve_keys, "keys");
+    assert_null(config->chains[0].frontend.credentials.curve_secret_key);
+    assert_string_equal(credentials->curve_server_key, CLIENT_KEY);
+    assert_string_equal(credentials->curve_secret_key, SECRET_KEY);
+    assert_string_equal(credentials->curve_public_key, PUBLIC_KEY);
+    config_free(config);
+    config = loaded(
+        chain_with("sub-pub", "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"own.key\";",
+                   "auth = \"curve\"; curve_secret_key_file = \"own.key\"; curve_keys = \"keys\";", ""));
+    assert_string_equal(config->chains[0].frontend.credentials.curve_public_key, PUBLIC_KEY);
+    assert_string_equal(config->chains[0].backend.access.curve_secret_key, SECRET_KEY);
+    config_free(config);
+}
+
+static void what_asks_nobody_is_refused(void **state)
+{
+    (void)state;
+    write_secret("users", "");
+    refuse_front("rep-req", "users = [ \"pi-*\" ];",
+                 "frontend.users has no auth = \"plain\" or \"curve\" beside it");
+    refuse_front("rep-req", "burst = 3;", "frontend.burst has no rate beside it");
+    refuse_front("sub-req", "deny = [ \"10.0.0.1\" ];",
+                 "frontend.deny is for peers that connect to us; we connect to \"tcp://in:1\"");
+    expect("daemon = { users = \"users\"; };\n"
+           "chains = ( { name = \"a\"; kind = \"rep-req\"; frontend = { auth = \"plain\";\n"
+           " endpoints = [ \"tcp://*:1\", \"inproc://x\", \">tcp://b:1\" ]; };"
+           " backend = { endpoints = [ \"tcp://b:2\" ]; }; } );",
+           "c:2: chain \"a\": frontend.auth: \"inproc://x\" never asks who connects\n"
+           "c:2: chain \"a\": frontend.auth is for peers that connect to us; we connect to \">tcp://b:1\"\n");
+    expect("daemon = { users = \"users\"; };\n"
+           "chains = ( { name = \"a\"; kind = \"buffered-rep-req\"; queue = { store = \"memory\"; };\n"
+           " frontend = { auth = \"plain\"; endpoints = [ \"tcp://*:1\" ]; tickets = [ \"inproc://x\" ]; };"
+           " backend = { endpoints = [ \"tcp://b:2\" ]; }; } );",
+           "c:3: chain \"a\": frontend.auth: \"inproc://x\" never asks who connects\n");
+}
+
+static void ranges_and_patterns_are_checked(void **state)
+{
+    (void)state;
+    write_secret("users", "");
+    write_file("c",
+               plain_with("auth = \"plain\"; users = [ \"\" ];\nallow = [ \"10.0.0.0/33\",\n\"lan\" ];"));
+    const char *problems = problems_of("c", config_load);
+    assert_non_null(strstr(problems, "c:2: chain \"a\": frontend.users: \"\" is no pattern of user names\n"));
+    assert_non_null(strstr(problems, "c:3: chain \"a\": frontend.allow: "));
+    assert_non_null(strstr(problems, "c:4: chain \"a\": frontend.allow: "));
+}
+
+static void users_file_is_checked_once_somebody_asks_for_passwords(void **state)
+{
+    (void)state;
+    const char *text = plain_with("auth = \"plain\";");
+    expect(text, "c:1: daemon: users: users: No such file or directory\n");
+    write_secret("users", "a:" HASH "\n# fine\nno hash\n");
+    write_file("c", text);
+    const char *problems = problems_of("c", config_load);
+    assert_ptr_equal(strstr(problems, "c:1: daemon: users: users:3: "), problems);
+    write_secret("users", "a:" HASH "\n");
+    expect(text, "");
+    assert_int_equal(chmod("users", 0644), 0);
+    expect(text, "c:1: daemon: users: users: mode 0644 lets others in; chmod 0640 it\n");
+    config_free(
+        loaded("daemon = { users = \"nowhere\"; };"
+               "chains = ( { name = \"a\"; kind = \"rep-req\"; frontend = { endpoints = [ \"tcp://*:1\" ]; };"
+               " backend = { endpoints = [ \"tcp://b:2\" ]; }; } );"));
+}
+
+static void curve_needs_all_its_keys(void **state)
+{
+    (void)state;
+    write_secret("own.key", SECRET_KEY "\n");
+    write_secret("bad.key", "too short");
+    write_file("keys", "client:" CLIENT_KEY "\n");
+    write_file("bad.keys", "client:short\n");
+    refuse_front("rep-req", "auth = \"curve\"; curve_keys = \"keys\";",
+                 "frontend.auth = \"curve\" has no curve_secret_key_file beside it");
+    refuse_front("rep-req", "auth = \"curve\"; curve_secret_key_file = \"own.key\";",
+                 "frontend.auth = \"curve\" has no curve_keys beside it");
+    refuse_front("rep-req", "curve_keys = \"keys\";",
+                 "frontend.curve_keys has no auth = \"curve\" beside it");
+    refuse_front("rep-req", "curve_secret_key_file = \"own.key\";",
+                 "frontend.curve_secret_key_file has no auth = \"curve\" or curve_server_key beside it");
+    refuse_front("rep-req", "curve_server_key = \"" CLIENT_KEY "\";",
+                 "frontend.curve_server_key belongs to SUB frontends only");
+    refuse_back("rep-req", "curve_server_key = \"" CLIENT_KEY "\";",
+                "backend.curve_server_key has no curve_secret_key_file beside it");
+    refuse_back("rep-req", "curve_server_key = \"short\"; curve_secret_key_file = \"own.key\";",
+                "backend.curve_server_key is no CURVE key, which has 40 characters of Z85");
+    refuse_back("rep-req", "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"bad.key\";",
+                "backend.curve_secret_key_file: bad.key: is no CURVE key, which has 40 characters of Z85");
+    refuse_back("rep-pub", "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"own.key\";",
+                "backend.curve_server_key is shown to peers that we connect to; \"tcp://*:2\" is bound");
+    refuse_back("rep-req",
+                "username = \"u\"; password = \"p\"; curve_server_key = \"" CLIENT_KEY
+                "\"; curve_secret_key_file = \"own.key\";",
+                "backend.curve_server_key is given, and backend.username too");
+    write_file("c",
+               chain_with("rep-req",
+                          "auth = \"curve\"; curve_secret_key_file = \"own.key\"; curve_keys = \"bad.keys\";",
+                          "", ""));
+    const char *problems = problems_of("c", config_load);
+    assert_ptr_equal(strstr(problems, "c:1: chain \"a\": frontend.curve_keys: bad.keys:1: "), problems);
+    assert_int_equal(chmod("own.key", 0644), 0);
+    refuse_back("rep-req", "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"own.key\";",
+                "backend.curve_secret_key_file: own.key: mode 0644 lets others in; chmod 0640 it");
 }
 
 static void names_are_checked(void **state)
@@ -635,22 +798,21 @@ static void unusable_password_files_are_refused(void **state)
     (void)state;
     const char *back = "username = \"u\"; password_file = \"pw\";";
     char bytes[300];
-    refuse_back("rep-req", back, "backend.password_file \"pw\": No such file or directory");
+    refuse_back("rep-req", back, "backend.password_file: pw: No such file or directory");
     write_file("pw", "secret\n");
     chmod("pw", 0644);
-    refuse_back("rep-req", back,
-                "backend.password_file \"pw\": everybody may read or write it; chmod o= makes it safe");
+    refuse_back("rep-req", back, "backend.password_file: pw: mode 0644 lets others in; chmod 0640 it");
     chmod("pw", 0600);
     write_file("pw", "\n");
-    refuse_back("rep-req", back, "backend.password_file \"pw\": there is no password in it");
+    refuse_back("rep-req", back, "backend.password_file: pw: is empty");
     write_bytes("pw", "a\0b", 3);
-    refuse_back("rep-req", back, "backend.password_file \"pw\": the password has a NUL byte");
+    refuse_back("rep-req", back, "backend.password_file: pw: holds a NUL byte");
     memset(bytes, 'x', sizeof(bytes));
     write_bytes("pw", bytes, 256);
-    refuse_back("rep-req", back, "backend.password_file \"pw\": the password is longer than 255 bytes");
+    refuse_back("rep-req", back, "backend.password_file: pw: holds more than 255 bytes");
     unlink("pw");
     mkdir("pw", 0700);
-    refuse_back("rep-req", back, "backend.password_file \"pw\": this is not a regular file");
+    refuse_back("rep-req", back, "backend.password_file: pw: is not a regular file");
 }
 
 static void no_problem_quotes_a_password(void **state)
@@ -700,7 +862,7 @@ static void reference_names_every_key_within_80_columns(void **state)
     assert_in_range(longest, 60, 80);
     assert_non_null(strstr(text, "\n  recreate_after               duration, default 0\n"));
     assert_non_null(strstr(text, "The default of pyzmqrpc is"));
-    assert_non_null(strstr(text, "Not yet available: plain, curve."));
+    assert_non_null(strstr(text, "Not yet available: postgresql."));
     assert_non_null(strstr(text, "From 1 to 1000000, or 0 = off."));
     free(text);
 }
@@ -745,7 +907,7 @@ int main(void)
         IN_FOLDER(defaults_follow_kind_and_dialect),
         IN_FOLDER(every_key_reaches_its_field),
         IN_FOLDER(zero_switches_limits_off),
-        IN_FOLDER(what_comes_later_may_be_written_at_its_default),
+        IN_FOLDER(what_changes_nothing_may_be_written),
         IN_FOLDER(an_unwritten_backoff_gives_way),
         IN_FOLDER(password_file_loses_one_newline),
         IN_FOLDER(daemon_alone_needs_no_sound_chains),
@@ -768,6 +930,12 @@ int main(void)
         IN_FOLDER(control_must_be_private),
         IN_FOLDER(credentials_come_in_pairs),
         IN_FOLDER(unusable_password_files_are_refused),
+        IN_FOLDER(access_is_loaded),
+        IN_FOLDER(curve_keys_are_loaded_for_both_directions),
+        IN_FOLDER(what_asks_nobody_is_refused),
+        IN_FOLDER(ranges_and_patterns_are_checked),
+        IN_FOLDER(users_file_is_checked_once_somebody_asks_for_passwords),
+        IN_FOLDER(curve_needs_all_its_keys),
         IN_FOLDER(no_problem_quotes_a_password),
         IN_FOLDER(contradictions_are_refused),
         IN_FOLDER(problems_cannot_rule_the_terminal),

@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Configuration -> policies, doors and audit; see doors.h. A side that asks for nothing gets a door that is
+ * never asked; one without `auth`, `allow` and `deny` has no ZAP domain. Never sees a password.
+ */
+#include "proxyd/doors.h"
+
+#include "auth/address.h"
+#include "auth/clock.h"
+#include "auth/limits.h"
+#include "proxies/kinds.h"
+#include "proxies/socket.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    SIDES = 2,
+    DOMAIN_BYTES = 80,
+    BUSY_PEERS_MAX = 4096, /* users or addresses that one chain's rate is kept for at once */
+    AUDIT_BURST = 20,      /* lines about one address and verdict at once, then one a second */
+    AUDIT_PEERS_MAX = 1024,
+    SECOND_MS = 1000
+};
+
+/* A file of users or keys, shared by all sides that name it. */
+struct users_file {
+    const char *path;
+    enum users_kind kind;
+    struct users_slot *slot;
+    struct users *fresh; /* read again, not yet in force */
+};
+
+struct doors {
+    const struct config *config;
+    struct event_sink events;
+    struct doorman doorman;
+    struct users_file *files;
+    size_t file_count;
+    struct zap *zap; /* NULL: no side asks who connects */
+    uint64_t turns;  /* of the ZAP thread, at its last sign of life */
+    struct limits *audit_limits;
+    uint64_t unsaid; /* attempts that the audit has left out since its last line */
+};
+
+/* One side of one chain, on its thread. */
+struct guarded {
+    struct door door;
+    char domain[DOMAIN_BYTES];
+    const struct chain_conf *conf;
+    const struct text_list *patterns;
+    struct users_view view;    /* no slot: nobody is asked for a name */
+    const struct users *users; /* of this turn */
+    struct limits *limits;     /* NULL: no rate */
+};
+
+/* ---- what the configuration asks for ---- */
+
+static const struct access_conf *access_of(const struct chain_conf *conf, enum door_side side)
+{
+    return side == DOOR_FRONTEND ? &conf->frontend.access : &conf->backend.access;
+}
+
+static bool asks(const struct access_conf *access)
+{
+    return access->auth != DOOR_NULL || access->allow.count > 0 || access->deny.count > 0;
+}
+
+static void write_domain(char domain[static DOMAIN_BYTES], const struct chain_conf *conf, enum door_side side)
+{
+    snprintf(domain, DOMAIN_BYTES, "%s/%s", conf->name, side == DOOR_FRONTEND ? "frontend" : "backend");
+}
+
+/* The file that this side's names or keys come from; NULL where nobody is asked for either. */
+static const char *path_of(const struct doors *doors, const struct access_conf *access)
+{
+    return access->auth == DOOR_PLAIN   ? doors->config->daemon.users
+           : access->auth == DOOR_CURVE ? access->curve_keys
+                                        : NULL;
+}
+
+static struct users_file *find_file(const struct doors *doors, const struct access_conf *access)
+{
+    const char *path = path_of(doors, access);
+    enum users_kind kind = access->auth == DOOR_CURVE ? USERS_KEYS : USERS_PASSWORDS;
+    for (size_t i = 0; path && i < doors->file_count; i++)
+        if (doors->files[i].kind == kind && strcmp(doors->files[i].path, path) == 0)
+            return &doors->files[i];
+    return NULL;
+}
+
+/* ---- files ---- */
+
+static struct users *load_file(const struct doors *doors, const struct users_file *file,
+                               users_problem_fn *problem, void *context)
+{
+    return users_load(file->path, file->kind, (size_t)doors->config->daemon.auth_memory_bytes, problem,
+                      context);
+}
+
+/* The first problem is the reason; the configuration's check has told all of them a moment ago. */
+struct reason {
+    char *text;
+    size_t size;
+};
+
+static void keep_first(void *context, const char *text)
+{
+    struct reason *reason = context;
+    if (reason->text[0] == '\0')
+        snprintf(reason->text, reason->size, "%s", text);
+}
+
+static int add_file(struct doors *doors, const struct access_conf *access, char *err, size_t err_size)
+{
+    struct reason reason = {.text = err, .size = err_size};
+    struct users_file *file = &doors->files[doors->file_count];
+    if (!path_of(doors, access) || find_file(doors, access))
+        return 0;
+    file->path = path_of(doors, access);
+    file->kind = access->auth == DOOR_CURVE ? USERS_KEYS : USERS_PASSWORDS;
+    err[0] = '\0';
+    struct users *users = load_file(doors, file, keep_first, &reason);
+    file->slot = users ? users_slot_new(users) : NULL;
+    if (file->slot) {
+        doors->file_count++;
+        return 0;
+    }
+    users_free(users);
+    keep_first(&reason, "out of memory");
+    return -1;
+}
+
+static int load_files(struct doors *doors, char *err, size_t err_size)
+{
+    const struct config *config = doors->config;
+    doors->files = calloc(SIDES * config->chain_count, sizeof(*doors->files));
+    if (!doors->files) {
+        snprintf(err, err_size, "out of memory");
+        return -1;
+    }
+    for (size_t i = 0; i < config->chain_count; i++)
+        for (enum door_side side = DOOR_FRONTEND; side <= DOOR_BACKEND; side++)
+            if (add_file(doors, access_of(&config->chains[i], side), err, err_size) != 0)
+                return -1;
+    return 0;
+}
+
+bool doors_reload(struct doors *doors, users_problem_fn *problem, void *context)
+{
+    bool is_good = true;
+    for (size_t i = 0; i < doors->file_count; i++) {
+        doors->files[i].fresh = load_file(doors, &doors->files[i], problem, context);
+        is_good &= doors->files[i].fresh != NULL;
+    }
+    for (size_t i = 0; i < doors->file_count; i++) {
+        struct users_file *file = &doors->files[i];
+        if (is_good)
+            users_slot_swap(file->slot, file->fresh);
+        else
+            users_free(file->fresh);
+        file->fresh = NULL;
+    }
+    return is_good;
+}
+
+size_t doors_file_count(const struct doors *doors)
+{
+    return doors->file_count;
+}
+
+/* ---- policies ---- */
+
+/* The ranges were checked with the configuration. NULL when memory is short. */
+static struct address_range *parse_ranges(const struct text_list *texts)
+{
+    char err[200];
+    struct address_range *ranges = calloc(texts->count + 1, sizeof(*ranges));
+    for (size_t i = 0; ranges && i < texts->count; i++)
+        address_range_parse(&ranges[i], texts->items[i], err, sizeof(err));
+    return ranges;
+}
+
+/* The door's mechanisms are those of ZAP, in the same order. */
+_Static_assert((int)DOOR_NULL == (int)ZAP_NULL && (int)DOOR_PLAIN == (int)ZAP_PLAIN &&
+                   (int)DOOR_CURVE == (int)ZAP_CURVE,
+               "mechanisms");
+
+static int fill_policy(const struct doors *doors, const struct chain_conf *conf, enum door_side side,
+                       char domain[static DOMAIN_BYTES], struct zap_policy *policy)
+{
+    const struct access_conf *access = access_of(conf, side);
+    const struct users_file *file = find_file(doors, access);
+    write_domain(domain, conf, side);
+    *policy = (struct zap_policy){
+        .domain = domain,
+        .chain = conf->name,
+        .mechanism = (enum zap_mechanism)access->auth,
+        .users = file ? file->slot : NULL,
+        .patterns = access->users.items,
+        .pattern_count = access->users.count,
+        .checks_chain = side == DOOR_BACKEND || !kind_has_rep_front(conf->kind),
+        .allow = parse_ranges(&access->allow),
+        .allow_count = access->allow.count,
+        .deny = parse_ranges(&access->deny),
+        .deny_count = access->deny.count,
+    };
+    return policy->allow && policy->deny ? 0 : -1;
+}
+
+static int set_policies(struct doors *doors)
+{
+    const struct config *config = doors->config;
+    struct zap_policy *policies = calloc(SIDES * config->chain_count, sizeof(*policies));
+    char(*domains)[DOMAIN_BYTES] = calloc(SIDES * config->chain_count, sizeof(*domains));
+    size_t count = 0;
+    int rc = policies && domains ? 0 : -1;
+    for (size_t i = 0; i < SIDES * config->chain_count && rc == 0; i++) {
+        const struct chain_conf *conf = &config->chains[i / SIDES];
+        enum door_side side = i % SIDES == 0 ? DOOR_FRONTEND : DOOR_BACKEND;
+        if (!asks(access_of(conf, side)))
+            continue;
+        rc = fill_policy(doors, conf, side, domains[count], &policies[count]);
+        count++;
+    }
+    if (rc == 0)
+        rc = zap_set_policies(doors->zap, policies, count);
+    for (size_t i = 0; i < count; i++) {
+        free((void *)policies[i].allow);
+        free((void *)policies[i].deny);
+    }
+    free(policies);
+    free(domains);
+    return rc;
+}
+
+/* ---- audit ---- */
+
+/* One line for each attempt, until one address becomes a flood of them; what is left out is counted. In the
+ * ZAP thread. */
+static void audit(void *context, const struct zap_audit *attempt)
+{
+    struct doors *doors = context;
+    char key[100];
+    int size = snprintf(key, sizeof(key), "%d %s", (int)attempt->verdict, attempt->address);
+    if (size >= (int)sizeof(key))
+        size = sizeof(key) - 1;
+    if (!limits_take(doors->audit_limits, key, (size_t)size, clock_now_ms())) {
+        doors->unsaid++;
+        return;
+    }
+    EVENT(&doors->events, attempt->verdict == ZAP_ACCEPTED ? EVENT_INFO : EVENT_WARNING, "auth",
+          EVENT_TEXT("chain", attempt->chain), EVENT_TEXT("user", attempt->user),
+          EVENT_TEXT("address", attempt->address), EVENT_TEXT("mechanism", attempt->mechanism),
+          EVENT_TEXT("verdict", zap_verdict_name(attempt->verdict)),
+          EVENT_NUMBER("unsaid", (int64_t)doors->unsaid));
+    doors->unsaid = 0;
+}
+
+/* ---- doors ---- */
+
+static void close_door(struct door *door)
+{
+    struct guarded *guarded = (struct guarded *)door;
+    users_view_close(&guarded->view);
+    limits_free(guarded->limits);
+    free(guarded);
+}
+
+static void refresh(struct door *door)
+{
+    struct guarded *guarded = (struct guarded *)door;
+    if (guarded->view.slot)
+        guarded->users = users_view_refresh(&guarded->view);
+}
+
+static bool is_within_rate(struct guarded *guarded, const char *user, const char *address, int64_t now_ms)
+{
+    struct address from, peer;
+    if (!guarded->limits)
+        return true;
+    if (user)
+        return limits_take(guarded->limits, user, strlen(user), now_ms);
+    address_parse(&from, address ? address : "", address ? strlen(address) : 0);
+    peer = address_group(&from);
+    return limits_take(guarded->limits, &peer, sizeof(peer), now_ms);
+}
+
+static enum door_verdict check(struct door *door, const char *user_id, const char *address, int64_t now_ms,
+                               const char **user)
+{
+    struct guarded *guarded = (struct guarded *)door;
+    *user = NULL;
+    if (guarded->view.slot) {
+        *user = users_decide(guarded->users, user_id, guarded->conf->name, guarded->patterns->items,
+                             guarded->patterns->count);
+        if (!*user)
+            return DOOR_DENIED;
+    }
+    return is_within_rate(guarded, *user, address, now_ms) ? DOOR_OPEN : DOOR_RATE_LIMITED;
+}
+
+static struct door *open_door(void *context, const struct chain_conf *conf, enum door_side side, char *err,
+                              size_t err_size)
+{
+    const struct doors *doors = context;
+    const struct access_conf *access = access_of(conf, side);
+    const struct users_file *file = find_file(doors, access);
+    struct guarded *guarded = calloc(1, sizeof(*guarded));
+    if (guarded && access->rate > 0)
+        guarded->limits = limits_new(access->rate, SECOND_MS,
+                                     access->burst > 0 ? access->burst : access->rate, BUSY_PEERS_MAX);
+    if (!guarded || (access->rate > 0 && !guarded->limits)) {
+        snprintf(err, err_size, "out of memory");
+        free(guarded);
+        return NULL;
+    }
+    write_domain(guarded->domain, conf, side);
+    guarded->conf = conf;
+    guarded->patterns = &access->users;
+    guarded->view.slot = file ? file->slot : NULL;
+    guarded->door = (struct door){
+        .mechanism = (enum door_mechanism)access->auth,
+        .zap_domain = asks(access) ? guarded->domain : NULL,
+        .curve_secret_key = access->curve_secret_key,
+        .checks_messages = access->auth != DOOR_NULL || access->rate > 0,
+    };
+    refresh(&guarded->door);
+    return &guarded->door;
+}
+
+const struct doorman *doors_doorman(const struct doors *doors)
+{
+    return &doors->doorman;
+}
+
+/* ---- life ---- */
+
+static bool any_side_asks(const struct config *config)
+{
+    for (size_t i = 0; i < config->chain_count; i++)
+        if (asks(&config->chains[i].frontend.access) || asks(&config->chains[i].backend.access))
+            return true;
+    return false;
+}
+
+static int open_zap(struct doors *doors, void *zmq, int waker, char *err, size_t err_size)
+{
+    const struct zap_conf conf = {
+        .zmq = zmq,
+        .handshake_ms = SOCKET_HANDSHAKE_MS,
+        .memory_bytes = (size_t)doors->config->daemon.auth_memory_bytes,
+        .waker = waker,
+        .audit = audit,
+        .audit_context = doors,
+    };
+    doors->audit_limits = limits_new(1, SECOND_MS, AUDIT_BURST, AUDIT_PEERS_MAX);
+    if (doors->audit_limits)
+        doors->zap = zap_open(&conf, err, err_size);
+    if (doors->zap && set_policies(doors) == 0)
+        return 0;
+    if (doors->zap || !doors->audit_limits)
+        snprintf(err, err_size, "out of memory");
+    return -1;
+}
+
+struct doors *doors_open(const struct config *config, void *zmq, struct event_sink events, int waker,
+                         char *err, size_t err_size)
+{
+    struct doors *doors = calloc(1, sizeof(*doors));
+    if (!doors) {
+        snprintf(err, err_size, "out of memory");
+        return NULL;
+    }
+    *doors = (struct doors){
+        .config = config,
+        .events = events,
+        .doorman =
+            {.open = open_door, .close = close_door, .refresh = refresh, .check = check, .context = doors},
+    };
+    if (load_files(doors, err, err_size) == 0 &&
+        (!any_side_asks(config) || open_zap(doors, zmq, waker, err, err_size) == 0))
+        return doors;
+    doors_close(doors);
+    return NULL;
+}
+
+void doors_close(struct doors *doors)
+{
+    if (!doors)
+        return;
+    zap_close(doors->zap);
+    for (size_t i = 0; i < doors->file_count; i++)
+        users_slot_free(doors->files[i].slot);
+    limits_free(doors->audit_limits);
+    free(doors->files);
+    free(doors);
+}
+
+bool doors_are_kept(const struct doors *doors, const char **reason)
+{
+    if (!doors->zap || zap_is_running(doors->zap))
+        return true;
+    *reason = zap_failure(doors->zap);
+    return false;
+}
+
+bool doors_turn(struct doors *doors)
+{
+    if (!doors->zap)
+        return true;
+    uint64_t turns = zap_turns(doors->zap);
+    bool has_turned = turns != doors->turns;
+    doors->turns = turns;
+    zap_ping(doors->zap);
+    return has_turned;
+}
+
+void doors_stats(const struct doors *doors, uint64_t totals[static ZAP_VERDICTS])
+{
+    memset(totals, 0, ZAP_VERDICTS * sizeof(*totals));
+    if (doors->zap)
+        zap_stats(doors->zap, totals);
+}
