@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * proxyctl: the command line. Asks a running proxyd over its control socket, or tries endpoints out by
- * itself (tryout.c). What there is to ask stands in the table of commands.
+ * proxyctl: the command line. Asks a running proxyd over its control socket, tries endpoints out by itself
+ * (tryout.c), or makes what it reads (accounts.c). What there is to ask stands in the table of commands.
  */
+#include "auth/secret.h"
+#include "proxyd/accounts.h"
 #include "proxyd/commands.h"
 #include "proxyd/config.h"
 #include "proxyd/config_keys.h"
@@ -11,7 +13,6 @@
 #include "proxyd/render.h"
 #include "proxyd/tryout.h"
 
-#include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@
 
 #define DEFAULT_PATH "/etc/proxyd/proxyd.conf"
 
-enum { STATUS_USAGE = 2, ANSWER_MS = 5000, PASSWORD_MAX = 255 };
+enum { STATUS_USAGE = 2, ANSWER_MS = 5000 };
 
 struct settings {
     const char *config;
@@ -32,6 +33,7 @@ struct settings {
     int64_t timeout_ms;
     int64_t delay_ms;
     int64_t count;
+    struct accounts_change change;
 };
 
 static const struct option long_options[] = {
@@ -43,6 +45,9 @@ static const struct option long_options[] = {
     {"timeout", required_argument, NULL, 't'},
     {"delay", required_argument, NULL, 'd'},
     {"count", required_argument, NULL, 'n'},
+    {"stdin", no_argument, NULL, 'i'},
+    {"chains", required_argument, NULL, 'C'},
+    {"delete", no_argument, NULL, 'D'},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
     {0},
@@ -67,6 +72,9 @@ static void print_usage(FILE *out)
         "                         call, subscribe: credentials\n"
         "      --delay 0s         serve: wait so long before each answer\n"
         "      --count N          subscribe: end after so many\n"
+        "      --stdin            passwd: read the password from standard input\n"
+        "      --chains a,b-*     passwd: the chains that the user may use; \"*\" = all\n"
+        "      --delete           passwd: remove the user\n"
         "  -V, --version; -h, --help\n"
         "\n"
         "Endpoints as in the configuration: serve and publish bind, call and subscribe connect; a leading @\n"
@@ -104,6 +112,15 @@ static int take_option(struct settings *settings, int option, const char *value)
         return 0;
     case 'p':
         settings->password_file = value;
+        return 0;
+    case 'i':
+        settings->change.reads_stdin = true;
+        return 0;
+    case 'C':
+        settings->change.chains = value;
+        return 0;
+    case 'D':
+        settings->change.is_removal = true;
         return 0;
     case 't':
         return parse(CONFIG_DURATION, value, &settings->timeout_ms);
@@ -256,20 +273,6 @@ static int run_remote(const struct settings *settings, enum command_id id, char 
     return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 }
 
-/* The password without its newline, as in the configuration. */
-static int read_password(const char *path, char *password)
-{
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return complain(path, strerror(errno));
-    size_t size = fread(password, 1, PASSWORD_MAX + 2, file);
-    fclose(file);
-    if (size > 0 && password[size - 1] == '\n')
-        size--;
-    password[size] = '\0';
-    return size > PASSWORD_MAX ? complain(path, "longer than 255 bytes") : 0;
-}
-
 static int run_here(const struct settings *settings, enum command_id id, char **arguments, int count)
 {
     static int (*const commands[COMMAND_COUNT])(const struct tryout *) = {
@@ -278,11 +281,13 @@ static int run_here(const struct settings *settings, enum command_id id, char **
         [COMMAND_PUBLISH] = tryout_publish,
         [COMMAND_SUBSCRIBE] = tryout_subscribe,
     };
-    char password[PASSWORD_MAX + 3];
+    char err[300], *password = NULL;
+    size_t size = 0;
     if (!settings->user != !settings->password_file)
         return complain(command_info(id)->name, "--user and --password-file go together");
-    if (settings->password_file && read_password(settings->password_file, password) != 0)
-        return STATUS_USAGE;
+    if (settings->password_file &&
+        !(password = secret_read_password(settings->password_file, &size, err, sizeof(err))))
+        return complain(command_info(id)->name, err);
     const struct credentials credentials = {.username = (char *)settings->user, .password = password};
     int status = commands[id](&(struct tryout){
         .endpoint = arguments[0],
@@ -294,7 +299,7 @@ static int run_here(const struct settings *settings, enum command_id id, char **
         .count = settings->count,
         .is_json = settings->is_json,
     });
-    explicit_bzero(password, sizeof(password));
+    secret_free(password, size);
     return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 }
 
@@ -327,5 +332,12 @@ int main(int argc, char **argv)
     }
     if (command->is_remote)
         return run_remote(&settings, id, argv + first, count);
+    if (id == COMMAND_KEYGEN)
+        return accounts_keygen(argv[first]);
+    if (id == COMMAND_PASSWD) {
+        settings.change.path = argv[first];
+        settings.change.user = argv[first + 1];
+        return accounts_passwd(&settings.change);
+    }
     return run_here(&settings, id, argv + first, count);
 }

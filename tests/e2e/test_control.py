@@ -63,8 +63,8 @@ def test_status_has_every_field_of_every_chain(net):
     proxyd = net.proxyd(*chains)
     net.caller(chains[0]).call(b"x")
     status = proxyd.control("status")
-    assert list(status) == ["version", "uptime_ms", "chains"]
-    assert status["version"] == "0.1.0"
+    assert list(status) == ["version", "uptime_ms", "chains", "auth"]
+    assert status["version"] == "0.1.0" and status["auth"] == {}
     assert [chain["name"] for chain in status["chains"]] == ["z", "a", "sub-req", "sub-pub"]
     for chain, made in zip(status["chains"], chains):
         assert set(chain) == {"name", "kind", "state", "upstreams", *LEDGER, *BESIDE}
@@ -355,7 +355,7 @@ def test_every_command_of_the_usage_that_the_daemon_does_is_a_method(net):
     proxyd = net.proxyd(net.chain("rep-req"))
     commands = re.findall(r"^  ([a-z]+) ", run("-h").stdout, re.MULTILINE)
     assert commands[:3] == ["status", "show", "pause"]
-    own = {"call", "serve", "publish", "subscribe"}
+    own = {"call", "keygen", "passwd", "publish", "serve", "subscribe"}
     for command in commands:
         if command == "stop":
             continue
@@ -404,7 +404,7 @@ def test_json_is_what_the_socket_said(net):
     proxyd = net.proxyd(net.chain("rep-req"))
     for arguments in (["--json", "status"], ["status", "--json"]):
         status = json.loads(ctl(proxyd, *arguments).stdout)
-        assert set(status) == {"version", "uptime_ms", "chains"}
+        assert set(status) == {"version", "uptime_ms", "chains", "auth"}
     assert json.loads(ctl(proxyd, "show", "--json", "rep-req").stdout)["config"]["name"] == "rep-req"
     assert json.loads(ctl(proxyd, "pause", "--json", "rep-req").stdout) is True
 
