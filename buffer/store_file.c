@@ -20,7 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
+#include <pthread.h>
 #include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -234,6 +234,18 @@ static void path_of(const struct store_file *file, const char *name, char path[P
 
 /* ---- the clock ---- */
 
+static char boot_id[sizeof((struct store_clock *)0)->boot_id];
+
+static void read_boot_id(void)
+{
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (read(fd, boot_id, sizeof boot_id - 1) < 0)
+        boot_id[0] = 0;
+    close(fd);
+}
+
 static void read_machine_clock(struct store_clock *clock)
 {
     struct timespec now;
@@ -241,13 +253,9 @@ static void read_machine_clock(struct store_clock *clock)
     clock->boot_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
     clock_gettime(CLOCK_REALTIME, &now);
     clock->wall_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-    memset(clock->boot_id, 0, sizeof clock->boot_id);
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return;
-    if (read(fd, clock->boot_id, sizeof clock->boot_id - 1) < 0)
-        clock->boot_id[0] = 0;
-    close(fd);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_boot_id);
+    memcpy(clock->boot_id, boot_id, sizeof clock->boot_id);
 }
 
 int64_t store_file_now(struct store_file *file)

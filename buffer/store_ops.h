@@ -78,7 +78,7 @@ struct store_port *store_port_new(struct store *store, const struct store_port_c
 void store_port_close(struct store_port *port);
 /* Hands all of `ops` over. */
 void store_submit(struct store_port *port, struct list *ops);
-/* Takes what has been answered, and clears the eventfd. */
+/* Takes what has been answered. */
 void store_receive(struct store_port *port, struct list *ops);
 
 /* Resets the descriptor, which store_receive leaves as it is. */

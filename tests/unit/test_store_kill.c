@@ -50,6 +50,7 @@ static void say(enum saying saying, uint64_t number)
 static void hear(struct kit *kit, int wait_ms, uint64_t *on_their_way)
 {
     bool is_stored;
+    queue_commit(kit->queue);
     for (struct queue_item *item = kit_turn(kit, wait_ms, &is_stored); item;
          item = queue_next_stored(kit->queue, &is_stored)) {
         if (!is_stored)
