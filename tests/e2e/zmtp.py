@@ -50,7 +50,8 @@ class Connection:
         self.answers_pings = True
         self.peer_type = None
         self._writing = threading.Lock()
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tcp.family == socket.AF_INET:
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def write(self, data):
         with self._writing:
@@ -115,9 +116,14 @@ class Connection:
         self.tcp.close()
 
 
-def dial(endpoint, timeout_s=5.0):
-    """A connection to `endpoint`, before its handshake."""
-    return Connection(socket.create_connection(host_port(endpoint), timeout_s))
+def dial(endpoint, timeout_s=5.0, source=None):
+    """A connection to `endpoint`, tcp (from the address `source`) or ipc, before its handshake."""
+    if endpoint.startswith("ipc://"):
+        tcp = socket.socket(socket.AF_UNIX)
+        tcp.settimeout(timeout_s)
+        tcp.connect(endpoint.removeprefix("ipc://"))
+        return Connection(tcp)
+    return Connection(socket.create_connection(host_port(endpoint), timeout_s, source and (source, 0)))
 
 
 class Listener:
