@@ -18,7 +18,7 @@
  * thread, which wakes the owner. All times are monotonic milliseconds given by the caller.
  *
  * How a loop uses a queue, whatever its store. It waits for queue_fd() to be readable, besides its sockets
- * and its deadlines. In each turn:
+ * and its deadlines; woken by it, it calls queue_settle. In each turn:
  *
  *     take messages:      while queue_can_take(): queue_item_new, fill, queue_put
  *     answer for them:    while queue_next_stored(): ack, or answer store-failed and queue_remove
@@ -29,8 +29,8 @@
  *
  * A disk queue keeps only its head in memory. An item that queue_next_stored gave out may be AWAY: on the
  * medium only. Then the pointer is good until the next call of queue_next_stored or queue_commit, unless its
- * envelope was left in it: such an item stays, without its body, and is the same one again when its turn
- * comes. No lease may come although something is queued, while more is read or while many deletes wait for
+ * envelope was left in it: such an item stays, without its body, until a queue_commit after its envelope was
+ * closed, and is the same one again should its turn come before. No lease may come although something is queued, while more is read or while many deletes wait for
  * their commit: queue_fd() tells when to try again.
  */
 #ifndef PROXYD_BUFFER_QUEUE_H
@@ -81,16 +81,16 @@ struct queue_item {
     struct message body;     /* what is delivered */
     uint32_t hint;           /* the backend's: where the last attempt went */
     void *call;              /* the backend's while LEASED */
-    struct list wait;        /* the chain's: those whose caller waits; taken off its list when the item is gone */
-    void *note;              /* the chain's */
-    uint64_t sender;         /* the frontend's: the user, or where there is none the address; 0 = not asked */
-    uint64_t owner;          /* who may ask for its ticket (queue_owner); 0: whoever has it */
-    struct list link;        /* the queue's, as all below: its place */
-    struct list age;         /* all that is queued or in flight, oldest first */
-    size_t bytes;            /* what it counts for, fixed when put */
-    uint32_t slot;           /* RETRYING: where in the heap */
-    uint32_t attempts_kept;  /* as the medium has them */
-    struct store_op *op;     /* STAGED on disk: its write */
+    struct list wait; /* the chain's: those whose caller waits; taken off its list when the item is gone */
+    void *note;       /* the chain's */
+    uint64_t sender;  /* the frontend's: the user, or where there is none the address; 0 = not asked */
+    uint64_t owner;   /* who may ask for its ticket (queue_owner); 0: whoever has it */
+    struct list link; /* the queue's, as all below: its place */
+    struct list age;  /* all that is queued or in flight, oldest first */
+    size_t bytes;     /* what it counts for, fixed when put */
+    uint32_t slot;    /* RETRYING: where in the heap */
+    uint32_t attempts_kept; /* as the medium has them */
+    struct store_op *op;    /* STAGED on disk: its write */
     unsigned char secret[QUEUE_SECRET_BYTES];
     char reason[QUEUE_REASON_BYTES]; /* DEAD */
 };

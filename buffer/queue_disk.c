@@ -136,6 +136,17 @@ static bool head_has_room(const struct queue_disk *disk)
     return disk->base.waiting_count < HEAD_MESSAGES && disk->base.waiting_bytes < HEAD_BYTES;
 }
 
+/* Items that stayed away for their envelope need not, once it is gone. Callers are answered in order, so that
+ * looking at the first is enough. */
+static void drop_shells(struct queue_disk *disk)
+{
+    struct list *link;
+    while ((link = list_first(&disk->shells)) && ITEM(link)->envelope.count == 0) {
+        list_remove(link);
+        queue_item_free(&disk->base, ITEM(link));
+    }
+}
+
 /* The end of a put: the item to give out, NULL when it was removed meanwhile. */
 static struct queue_item *end_put(struct queue_disk *disk, struct store_op *op, bool *is_stored)
 {
@@ -403,6 +414,7 @@ static void disk_commit(struct queue *queue)
 {
     struct queue_disk *disk = DISK(queue);
     let_go(disk);
+    drop_shells(disk);
     load_more(disk);
     hand_over(disk);
     if (disk->is_held_back)

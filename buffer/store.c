@@ -418,10 +418,14 @@ static void count_commit(struct store *store, size_t puts, int64_t took_us)
     pthread_mutex_unlock(&store->mutex);
 }
 
+/* The owners of queues hear of it: they stop taking messages, or go on. */
 static void set_mode(struct store *store, enum mode mode)
 {
     store->mode = mode;
-    atomic_store(&store->is_usable, mode == USABLE);
+    if (atomic_exchange(&store->is_usable, mode == USABLE) == (mode == USABLE))
+        return;
+    LIST_EACH (link, &store->ports)
+        signal_port(PORT(link));
 }
 
 /* A full store still reads and deletes; a broken one does nothing. Nobody shall wait for what it does not do,

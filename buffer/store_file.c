@@ -1368,9 +1368,12 @@ static bool move_file(const struct store_file *file, const char *from, const cha
     return rename(from_path, to_path) == 0 || errno == ENOENT;
 }
 
-static bool sync_directory(const struct store_file *file)
+/* A file's content, or (".") the names in the directory, reach the medium. */
+static bool sync_path(const struct store_file *file, const char *name)
 {
-    int fd = open(file->conf.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char path[PATH_BYTES];
+    path_of(file, name, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     bool is_synced = fd >= 0 && fsync(fd) == 0;
     if (fd >= 0)
         close(fd);
@@ -1388,7 +1391,7 @@ static enum store_result finish_salvage(struct store_file *file)
              about.st_mtim.tv_nsec / 1000);
     snprintf(aside_log, sizeof aside_log, "%s-wal", aside);
     if (!move_file(file, "store.db-wal", aside_log) || !move_file(file, "store.db", aside) ||
-        !sync_directory(file) || !move_file(file, "store.db.salvaged", "store.db") || !sync_directory(file))
+        !sync_path(file, ".") || !move_file(file, "store.db.salvaged", "store.db") || !sync_path(file, "."))
         return fail(file, STORE_BROKEN, "setting %s aside: %s", aside, strerror(errno));
     return STORE_OK;
 }
@@ -1411,7 +1414,7 @@ static enum store_result name_complete(struct store_file *file, const char *name
     path_of(file, "store.db.tmp-wal", log_path);
     if (access(log_path, F_OK) == 0) /* not all of it has reached the database */
         return fail(file, STORE_BROKEN, "closing store.db.tmp");
-    if (!sync_directory(file) || !move_file(file, "store.db.tmp", name) || !sync_directory(file))
+    if (!sync_path(file, "store.db.tmp") || !move_file(file, "store.db.tmp", name) || !sync_path(file, "."))
         return fail(file, STORE_BROKEN, "%s: %s", name, strerror(errno));
     return STORE_OK;
 }

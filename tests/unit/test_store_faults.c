@@ -241,7 +241,7 @@ static bool becomes_able_to_take(int wait_ms)
     int64_t until_ms = kit_now_ms() + wait_ms;
     bool is_stored;
     while (!queue_can_take(kit.queue) && kit_now_ms() < until_ms)
-        kit_turn(&kit, 20, &is_stored);
+        kit_turn(&kit, wait_ms, &is_stored);
     return queue_can_take(kit.queue);
 }
 
