@@ -26,7 +26,8 @@
 #include <time.h>
 
 enum {
-    TAKEN_PER_TURN = 256,
+    TAKEN_PER_TURN = 256, /* messages, and bytes: */
+    TAKEN_BYTES_PER_TURN = 1 << 20,
     SENT_PER_TURN = 256,
     DEDUPE_MAX = 65536,       /* requests remembered */
     CREDIT = 1000,            /* of drain_rate, for one message */
@@ -66,6 +67,7 @@ struct chain {
     struct ledger ledger;
     struct queue_item *spare;   /* to take the next message into */
     struct queue_item *pending; /* when_full = block: taken, and the queue has no room */
+    uint64_t turn_bytes;        /* taken in this turn */
     bool has_backlog;           /* the last turn stopped at its budget */
     int64_t unconnected_ms;     /* since when no upstream is connected; -1 = one is */
     uint64_t turns;
@@ -387,6 +389,7 @@ static bool take_message(struct chain *chain, int64_t now_ms)
     if (taken == FRONT_NOTHING)
         return false;
     chain->spare = NULL;
+    chain->turn_bytes += item->body.bytes;
     item->taken_ms = now_ms;
     switch (taken) {
     case FRONT_MESSAGE:
@@ -415,7 +418,8 @@ static bool take_message(struct chain *chain, int64_t now_ms)
 
 static void take_messages(struct chain *chain, int64_t now_ms)
 {
-    for (int i = 0; i < TAKEN_PER_TURN; i++) {
+    chain->turn_bytes = 0;
+    for (int i = 0; i < TAKEN_PER_TURN && chain->turn_bytes < TAKEN_BYTES_PER_TURN; i++) {
         if (is_intake_stopped(chain) || !take_message(chain, now_ms))
             return;
     }
