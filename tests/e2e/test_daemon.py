@@ -212,9 +212,11 @@ class Stuck:
         os.waitpid(self.tid, self.WALL)
 
 
-def test_watchdog_is_not_fed_while_a_chain_is_stuck(net):
+@pytest.mark.parametrize("thread", ["stuck", "auth-zap"])
+def test_watchdog_is_not_fed_while_a_thread_is_stuck(net, thread):
     good = net.chain("rep-req", to=net.rep(), name="good")
-    proxyd = net.proxyd(net.chain("rep-req", name="stuck"), good, env={"WATCHDOG_USEC": "200000"})
+    stuck = net.chain("rep-req", name="stuck", frontend={"allow": ["127.0.0.1"]})
+    proxyd = net.proxyd(stuck, good, env={"WATCHDOG_USEC": "200000"})
     eventually(lambda: "WATCHDOG=1" in proxyd.notifications())
     fed, since = 0, 0.0
 
@@ -224,7 +226,7 @@ def test_watchdog_is_not_fed_while_a_chain_is_stuck(net):
         before, fed = fed, proxyd.notifications().count("WATCHDOG=1")
         since = time.monotonic() if fed != before else since
         return time.monotonic() - since
-    with Stuck(proxyd.pid, "stuck"):
+    with Stuck(proxyd.pid, thread):
         eventually(lambda: quiet_s() > 0.6)
         assert net.caller(good).call(b"x") == [b"x"]  # the others go on
     eventually(lambda: quiet_s() < 0.1)
