@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a reader tries first: the demo, the README's example, and every configuration in etc/. They use fixed
 addresses, so one run at a time does."""
+import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import re
@@ -10,7 +12,7 @@ import tempfile
 
 import pytest
 
-from harness import BUILD, FACTOR, PROXYD, ROOT, set_parent_death_signal
+from harness import BUILD, FACTOR, PROXYCTL, PROXYD, ROOT, eventually, set_parent_death_signal
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +23,9 @@ def alone():
         yield
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "etc").glob("*.conf")), ids=lambda path: path.name)
-def test_configuration_in_etc_starts_and_stops(path):
+@contextlib.contextmanager
+def running(path):
+    """A daemon on that configuration, which passes its check, becomes ready, says no error and ends well."""
     check = subprocess.run([PROXYD, "-t", "-c", path], capture_output=True, text=True, timeout=10 * FACTOR)
     assert (check.returncode, check.stderr) == (0, "")
     process = subprocess.Popen([PROXYD, "-c", path], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -32,10 +35,83 @@ def test_configuration_in_etc_starts_and_stops(path):
         lines.append(line)
         if " ready " in line:
             break
-    process.terminate()
-    rest = process.communicate(timeout=10 * FACTOR)[1]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        rest = process.communicate(timeout=10 * FACTOR)[1]
     assert process.returncode == 0 and " ready " in lines[-1], "".join(lines) + rest
     assert " error " not in "".join(lines) + rest
+
+
+NEED_FILES = {"secure.conf", "curve.conf"}  # of users and keys; each has a test of its own
+
+
+@pytest.mark.parametrize("path", sorted(path for path in (ROOT / "etc").glob("*.conf") if path.name not in NEED_FILES),
+                         ids=lambda path: path.name)
+def test_configuration_in_etc_starts_and_stops(path):
+    with running(path):
+        pass
+
+
+def ctl(*words, **options):
+    return subprocess.run([PROXYCTL, *words], capture_output=True, text=True, timeout=15 * FACTOR, **options)
+
+
+def place(name, directory, **replaced):
+    """The example with everything that it names in `directory`."""
+    text = (ROOT / "etc" / name).read_text()
+    for folder in ("/etc/proxyd", "/run/proxyd", "/var/lib/proxyd"):
+        text = text.replace(folder, str(directory))
+    for old, new in replaced.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def server():
+    """The echoing one that both examples have beside them."""
+    process = subprocess.Popen([PROXYCTL, "serve", "tcp://127.0.0.1:6000"], stdout=subprocess.DEVNULL,
+                               preexec_fn=set_parent_death_signal)
+    yield process
+    process.terminate()
+    process.wait()
+
+
+def wait_up(path, chain):
+    def is_up():
+        chains = json.loads(ctl("-c", path, "--json", "status").stdout)["chains"]
+        return all(each["state"] == "up" for each in chains if each["name"] == chain)
+    eventually(is_up)
+
+
+def test_secure_example_asks_for_passwords(tmp_path, server):
+    users, password = tmp_path / "users", tmp_path / "pi-1.pw"
+    password.touch(0o600)
+    password.write_text("open sesame\n")
+    assert ctl("passwd", users, "pi-1", "--stdin", input="open sesame\n").returncode == 0
+    assert ctl("passwd", users, "dashboard", "--chains", "samples", "--stdin", input="open sesame\n").returncode == 0
+    path = place("secure.conf", tmp_path)
+    with running(path):
+        wait_up(path, "pi")
+        assert ctl("call", "tcp://127.0.0.1:5558", "hello").stdout == "hello\n"
+        calls = ["call", "--password-file", password, "--user"]
+        assert ctl(*calls, "pi-1", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
+        assert ctl(*calls, "dashboard", "tcp://127.0.0.1:5555", "hello").stdout == "error 403 denied\n"
+        done = ctl("call", "--timeout", "300ms", "tcp://127.0.0.1:5555", "hello")
+        assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_curve_example_joins_two_ends_by_keys(tmp_path, server):
+    office = ctl("keygen", tmp_path / "office").stdout.strip().split(":", 1)[1]
+    (tmp_path / "sites.keys").write_text(ctl("keygen", tmp_path / "site-7").stdout)
+    path = place("curve.conf", tmp_path, **{"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7": office})
+    with running(path):
+        wait_up(path, "site")
+        assert ctl("call", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
 
 
 def test_demo_shows_a_time_out_a_failure_and_the_recovery():
