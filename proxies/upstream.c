@@ -33,16 +33,12 @@ int flights_open(struct flights *flights, uint32_t capacity)
         return -1;
     list_init(&flights->unused);
     list_init(&flights->ended);
-    for (uint32_t i = 0; i < capacity; i++) {
-        flights->slots[i].generation = retry_random();
-        list_append(&flights->unused, &flights->slots[i].link);
-    }
     return 0;
 }
 
 void flights_close(struct flights *flights)
 {
-    for (uint32_t i = 0; flights->slots && i < flights->capacity; i++)
+    for (uint32_t i = 0; i < flights->touched; i++)
         message_close(&flights->slots[i].reply);
     free(flights->slots);
     *flights = (struct flights){0};
@@ -51,12 +47,18 @@ void flights_close(struct flights *flights)
 static struct flight *flights_take(struct flights *flights)
 {
     struct list *link = list_first(&flights->unused);
-    if (!link)
-        return NULL;
-    list_remove(link);
-    flights->used++;
-    struct flight *flight = LIST_ENTRY(link, struct flight, link);
-    flight->generation++;
+    struct flight *flight = NULL;
+    if (link) {
+        list_remove(link);
+        flight = LIST_ENTRY(link, struct flight, link);
+        flight->generation++;
+    } else if (flights->touched < flights->capacity) {
+        flight = &flights->slots[flights->touched++];
+        flight->generation = retry_random(); /* nobody can guess an id that is in use */
+        list_init(&flight->link);
+    }
+    if (flight)
+        flights->used++;
     return flight;
 }
 
@@ -89,7 +91,7 @@ static struct flight *find_flight(struct connection *connection, struct flights 
     if (zmq_msg_size(frame) != sizeof id)
         return NULL;
     memcpy(&id, zmq_msg_data(frame), sizeof id);
-    if (id.slot >= flights->capacity)
+    if (id.slot >= flights->touched)
         return NULL;
     struct flight *flight = &flights->slots[id.slot];
     return flight->connection == connection && flight->generation == id.generation ? flight : NULL;

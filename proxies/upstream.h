@@ -41,6 +41,7 @@ struct flight {
 struct flights {
     struct flight *slots;
     uint32_t capacity, used;
+    uint32_t touched;          /* slots below this have been used before; the others cost no memory yet */
     struct list unused, ended; /* of flight.link */
 };
 
