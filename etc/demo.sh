@@ -5,8 +5,9 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 build=${1:-build}
-conf=etc/demo.conf
 scratch=$(mktemp -d) || exit 1
+conf=$scratch/demo.conf
+sed "s|/var/lib/proxyd|$scratch|" etc/demo.conf >"$conf"
 mkfifo "$scratch/to-publish"
 proxyd='' server='' publisher='' subscriber=''
 
@@ -25,7 +26,7 @@ trap finish EXIT
 trap 'exit 0' INT TERM
 
 say() { printf '\n# %s\n' "$*"; }
-ctl() { "$build/proxyctl" -c $conf "$@"; }
+ctl() { "$build/proxyctl" -c "$conf" "$@"; }
 
 indent() { sed '/./s/^/    /'; }
 
@@ -53,6 +54,7 @@ until_true() {
     done
 }
 is_state() { ctl status | grep -q "^$1 .* $2 "; }
+has_reply() { ctl ticket orders "$ticket" | grep -q '^done'; }
 has_line() { grep -q "$1" "$scratch/received"; }
 
 start_server() {
@@ -60,9 +62,9 @@ start_server() {
     server=$!
 }
 
-say "proxyd starts on $conf, with a server, a publisher and a subscriber around it"
+say "proxyd starts on etc/demo.conf, with a server, a publisher and a subscriber around it"
 start_server
-"$build/proxyd" -c $conf 2>"$scratch/log" &
+"$build/proxyd" -c "$conf" 2>"$scratch/log" &
 proxyd=$!
 until_true ctl status
 "$build/proxyctl" publish --timeout 10s tcp://127.0.0.1:15555 <"$scratch/to-publish" &
@@ -70,7 +72,7 @@ publisher=$!
 exec 3>"$scratch/to-publish"
 "$build/proxyctl" subscribe tcp://127.0.0.1:15556 >"$scratch/received" &
 subscriber=$!
-for chain in calls events samples mirror; do
+for chain in calls orders events samples mirror; do
     until_true is_state $chain up
 done
 show status
@@ -89,10 +91,17 @@ wait "$server" 2>/dev/null
 server=''
 show call tcp://127.0.0.1:15551 "anybody?"
 
-say "The server is back, and so are the calls"
+say "orders (buffered-rep-req): accepted all the same, and on the disk"
+show call tcp://127.0.0.1:15557 "two loaves of bread" | tee "$scratch/ordered"
+ticket=$(sed -n 's/.*accepted synced //p' "$scratch/ordered")
+show call tcp://127.0.0.1:15558 "$ticket"
+
+say "The server is back, and so are the calls; what was ordered has been delivered, its reply waits for the ticket"
 start_server
 until_true is_state calls up
 show call tcp://127.0.0.1:15551 "welcome back"
+until_true has_reply
+show call tcp://127.0.0.1:15558 "$ticket"
 
 say "events (rep-pub): a request is published, here through mirror (sub-pub) to the subscriber"
 show call tcp://127.0.0.1:15553 "alarm: door open"
@@ -113,5 +122,5 @@ say "What proxyd logged meanwhile"
 indent <"$scratch/log"
 
 [ -z "${DEMO_ONCE:-}" ] || exit 0
-say "proxyd goes on until Ctrl-C; try: $build/proxyctl -c $conf show calls"
+say "proxyd goes on until Ctrl-C; try: $build/proxyctl -c etc/demo.conf show calls"
 wait "$proxyd"

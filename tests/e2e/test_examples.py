@@ -49,8 +49,8 @@ NEED_FILES = {"secure.conf", "curve.conf"}  # of users and keys; each has a test
 
 @pytest.mark.parametrize("path", sorted(path for path in (ROOT / "etc").glob("*.conf") if path.name not in NEED_FILES),
                          ids=lambda path: path.name)
-def test_configuration_in_etc_starts_and_stops(path):
-    with running(path):
+def test_configuration_in_etc_starts_and_stops(path, tmp_path):
+    with running(place(path.name, tmp_path)):
         pass
 
 
@@ -114,14 +114,24 @@ def test_curve_example_joins_two_ends_by_keys(tmp_path, server):
         assert ctl("call", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
 
 
+def test_buffered_example_takes_calls_while_the_centre_is_away(tmp_path):
+    path = place("buffered.conf", tmp_path)
+    with running(path):
+        level, ticket = ctl("call", "tcp://127.0.0.1:5555", "hello").stdout.removeprefix("accepted ").split()
+        assert level == "synced"
+        assert ctl("call", "tcp://127.0.0.1:5556", ticket).stdout == "pending\n"
+    with running(path):
+        assert ctl("-c", path, "queue", "calls", "peek", "281474976710657").stdout == "hello\n"
+
+
 def test_demo_shows_a_time_out_a_failure_and_the_recovery():
     result = subprocess.run([ROOT / "etc" / "demo.sh", BUILD], capture_output=True, text=True, timeout=60 * FACTOR,
                             stdin=subprocess.DEVNULL, env={**os.environ, "DEMO_ONCE": "1"}, cwd="/")
     assert result.returncode == 0, result.stdout + result.stderr
     shown = result.stdout
     answers = [line.strip() for line in shown.splitlines() if line.startswith("    ")]
-    steps = ["hello", "two frames,", "both come back", "error 504 timeout", "error 502 unavailable", "welcome back",
-             "accepted", "alarm: door open", "temperature: 21.5"]
+    steps = ["hello", "two frames,", "both come back", "error 504 timeout", "error 502 unavailable", "pending",
+             "welcome back", "done", "two loaves of bread", "accepted", "alarm: door open", "temperature: 21.5"]
     found = iter(answers)
     assert all(step in found for step in steps), shown  # in this order
     readme = (ROOT / "README.md").read_text().split("`make run` prints")[1].split("```")[1]
@@ -130,7 +140,7 @@ def test_demo_shows_a_time_out_a_failure_and_the_recovery():
     served = shown.split("# What the server got")[1].split("\n#")[0]
     assert "there?" not in served and "anybody?" not in served and "welcome back" in served
     table = shown.split("# What became of every message")[1]
-    for chain in ("calls", "events", "samples", "mirror"):
+    for chain in ("calls", "orders", "events", "samples", "mirror"):
         assert re.search(rf"^    {chain} +\S+ +up ", table, re.MULTILINE), table
 
 
