@@ -250,11 +250,17 @@ static void audit(void *context, const struct zap_audit *attempt)
         doors->unsaid++;
         return;
     }
-    EVENT(&doors->events, attempt->verdict == ZAP_ACCEPTED ? EVENT_INFO : EVENT_WARNING, "auth",
-          EVENT_TEXT("chain", attempt->chain), EVENT_TEXT("user", attempt->user),
-          EVENT_TEXT("address", attempt->address), EVENT_TEXT("mechanism", attempt->mechanism),
-          EVENT_TEXT("verdict", zap_verdict_name(attempt->verdict)),
-          EVENT_NUMBER("unsaid", (int64_t)doors->unsaid));
+    const struct event_field fields[] = {
+        EVENT_TEXT("chain", attempt->chain),
+        EVENT_TEXT("user", attempt->user),
+        EVENT_TEXT("address", attempt->address),
+        EVENT_TEXT("mechanism", attempt->mechanism),
+        EVENT_TEXT("verdict", zap_verdict_name(attempt->verdict)),
+        EVENT_NUMBER("unsaid", (int64_t)doors->unsaid),
+    };
+    unsigned count = sizeof(fields) / sizeof(fields[0]);
+    doors->events.emit(doors->events.context, attempt->verdict == ZAP_ACCEPTED ? EVENT_INFO : EVENT_WARNING,
+                       "auth", fields, doors->unsaid > 0 ? count : count - 1);
     doors->unsaid = 0;
 }
 

@@ -332,12 +332,14 @@ int main(int argc, char **argv)
     }
     if (command->is_remote)
         return run_remote(&settings, id, argv + first, count);
-    if (id == COMMAND_KEYGEN)
-        return accounts_keygen(argv[first]);
     if (id == COMMAND_PASSWD) {
         settings.change.path = argv[first];
         settings.change.user = argv[first + 1];
         return accounts_passwd(&settings.change);
+    }
+    if (id == COMMAND_KEYGEN) {
+        int status = accounts_keygen(argv[first]);
+        return fflush(stdout) == 0 ? status : EXIT_FAILURE;
     }
     return run_here(&settings, id, argv + first, count);
 }
