@@ -383,13 +383,18 @@ static struct list *end_of_group(struct store *store, size_t *puts)
     return link;
 }
 
+static bool is_any_unsynced(const struct store *store)
+{
+    LIST_EACH (link, &store->ports)
+        if (PORT(link)->unsynced_since_ms >= 0)
+            return true;
+    return false;
+}
+
 static enum store_result write_group(struct store *store, struct list *end, bool is_synced)
 {
     int64_t now = now_ms();
     enum store_result result = store_file_begin(store->file, is_synced);
-    LIST_EACH (link, &store->ports)
-        if (is_synced && PORT(link)->unsynced_since_ms >= 0)
-            store_file_touch(store->file, PORT(link)->chain);
     for (struct list *link = store->pending.next; link != end && result == STORE_OK; link = link->next)
         result = carry_out(store, OP(link));
     bool is_due = now >= store->upkeep_at_ms;
@@ -400,6 +405,9 @@ static enum store_result write_group(struct store *store, struct list *end, bool
         store->upkeep_at_ms = now + UPKEEP_MS;
     if (result == STORE_OK)
         result = store_file_commit(store->file);
+    if (result == STORE_OK && is_synced &&
+        is_any_unsynced(store)) /* the commit may have had nothing to write */
+        result = store_file_sync(store->file);
     return result;
 }
 
@@ -749,8 +757,8 @@ static void retry(struct store *store)
         }
     }
     store->is_blocked = false;
-    set_mode(store, USABLE);
     tell(store, STORE_EVENT_RESUMED, store->conf.directory);
+    set_mode(store, USABLE);
 }
 
 /* Gives space back, step by step. */

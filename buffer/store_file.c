@@ -445,11 +445,6 @@ const struct store_chain *store_file_chain(const struct store_file *file, uint32
     return &file->chains[number - 1].known;
 }
 
-void store_file_touch(struct store_file *file, uint32_t number)
-{
-    file->chains[number - 1].is_changed = true;
-}
-
 void store_file_set_sending(struct store_file *file, uint32_t number)
 {
     struct chain *chain = &file->chains[number - 1];
@@ -765,6 +760,14 @@ enum store_result store_file_commit(struct store_file *file)
     memcpy(file->saved, file->chains, file->chain_count * sizeof *file->chains);
     note_log(file);
     write_mark(file);
+    return STORE_OK;
+}
+
+enum store_result store_file_sync(struct store_file *file)
+{
+    if (fdatasync(file->log_fd) != 0)
+        return fail(file, STORE_BROKEN, "syncing the log: %s", strerror(errno));
+    file->mark.synced = file->mark.frames;
     return STORE_OK;
 }
 
@@ -1216,6 +1219,8 @@ static void close_database(struct store_file *file)
     if (file->log_fd >= 0)
         close(file->log_fd);
     file->log_fd = -1;
+    if (file->db && file->is_damaged) /* it is evidence now: closing must not write into it */
+        sqlite3_db_config(file->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_close(file->db);
     file->db = NULL;
 }
@@ -1380,12 +1385,13 @@ static bool sync_path(const struct store_file *file, const char *name)
     return is_synced;
 }
 
-static enum store_result finish_salvage(struct store_file *file)
+static enum store_result finish_salvage(struct store_file *file, bool *was_begun)
 {
     char path[PATH_BYTES], aside[64], aside_log[80];
     struct stat about;
     path_of(file, "store.db.salvaged", path);
-    if (stat(path, &about) != 0)
+    *was_begun = stat(path, &about) == 0;
+    if (!*was_begun)
         return STORE_OK;
     snprintf(aside, sizeof aside, "store.db.corrupt-%" PRId64 ".%ld", (int64_t)about.st_mtim.tv_sec,
              about.st_mtim.tv_nsec / 1000);
@@ -1637,46 +1643,62 @@ static enum store_result salvage(struct store_file *file)
     remove_leftovers(file);
     if (result != STORE_OK)
         return result;
-    result = finish_salvage(file);
+    bool was_begun;
+    result = finish_salvage(file, &was_begun);
     tell(file, STORE_EVENT_SALVAGED, reason, saved);
     if (damaged > 0)
         tell(file, STORE_EVENT_DAMAGED, "rows with a wrong checksum were kept aside", damaged);
     return result;
 }
 
-static enum store_result open_database(struct store_file *file)
+/* Makes the database when there is none, and connects to it. */
+static enum store_result connect_or_make(struct store_file *file, const char *path, bool is_new)
+{
+    enum store_result result = is_new ? make_database(file) : STORE_OK;
+    return result == STORE_OK ? connect(file, path, false) : result;
+}
+
+/* Compares what lies there with the mark of the run before. */
+static enum store_result judge(struct store_file *file, const char *path, bool is_salvaged, bool *is_new)
+{
+    char log_path[PATH_BYTES];
+    path_of(file, "store.db-wal", log_path);
+    bool has_mark = mark_read_head(file->mark_fd, &file->mark);
+    if (!has_mark)
+        file->mark = (struct mark_head){0};
+    file->mark_found = file->mark;
+    enum store_result result = judge_header(file, path, has_mark, is_new);
+    if (result == STORE_OK && *is_new) {
+        file->mark = file->mark_found = (struct mark_head){0};
+        if (ftruncate(file->mark_fd, 0) != 0)
+            return fail(file, STORE_BROKEN, "store.mark: %s", strerror(errno));
+    } else if (has_mark && !is_salvaged) {
+        judge_log(file, log_path);
+    }
+    return result;
+}
+
+static enum store_result open_database(struct store_file *file, bool is_first)
 {
     char path[PATH_BYTES], log_path[PATH_BYTES];
     path_of(file, "store.db", path);
     path_of(file, "store.db-wal", log_path);
-    struct mark_head mark;
-    bool has_mark = mark_read_head(file->mark_fd, &mark), is_new = false;
-    file->mark = file->mark_found = has_mark ? mark : (struct mark_head){0};
-    file->is_log_cut = false;
-    enum store_result result = finish_salvage(file);
-    if (result == STORE_OK && file->is_damaged)
-        result = STORE_CORRUPT;
-    else if (result == STORE_OK)
-        result = judge_header(file, path, has_mark, &is_new);
-    if (result == STORE_OK && is_new) {
-        file->mark = file->mark_found = (struct mark_head){0};
-        if (ftruncate(file->mark_fd, 0) != 0)
-            return fail(file, STORE_BROKEN, "store.mark: %s", strerror(errno));
-    } else if (has_mark) {
-        judge_log(file, log_path);
-    }
+    bool is_new = false, is_salvaged = false;
+    enum store_result result = finish_salvage(file, &is_salvaged);
     if (result == STORE_OK)
-        result = is_new ? make_database(file) : STORE_OK;
+        result = file->is_damaged ? STORE_CORRUPT
+                 : is_first       ? judge(file, path, is_salvaged, &is_new)
+                                  : judge_header(file, path, true, &is_new);
     if (result == STORE_OK)
-        result = connect(file, path, false);
+        result = connect_or_make(file, path, is_new);
     if (result == STORE_FULL && store_file_give_reserve(file)) {
         close_database(file);
-        result = is_new ? make_database(file) : STORE_OK;
-        if (result == STORE_OK)
-            result = connect(file, path, false);
+        result = connect_or_make(file, path, is_new);
     }
     if (result == STORE_CORRUPT) {
+        file->is_damaged = true;
         close_database(file);
+        file->is_damaged = false; /* what is open from here on is new */
         result = salvage(file);
         file->is_damaged = result != STORE_OK;
         if (result == STORE_OK)
@@ -1731,7 +1753,7 @@ enum store_result store_file_open(struct store_file **result, const struct store
     path_of(file, "store.reserve", path);
     struct stat about;
     file->has_reserve = stat(path, &about) == 0 && about.st_size == RESERVE_BYTES;
-    enum store_result opened = open_database(file);
+    enum store_result opened = open_database(file, true);
     if (opened != STORE_OK) {
         snprintf(err, err_bytes, "%s", file->error);
         close_database(file);
@@ -1745,7 +1767,7 @@ enum store_result store_file_open(struct store_file **result, const struct store
 enum store_result store_file_reopen(struct store_file *file)
 {
     close_database(file);
-    enum store_result result = open_database(file);
+    enum store_result result = open_database(file, false);
     if (result == STORE_OK)
         result = store_file_begin(file, true);
     for (size_t i = 0; i < file->chain_count && result == STORE_OK; i++) {

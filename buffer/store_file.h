@@ -107,6 +107,8 @@ enum store_result store_file_truncate_log(struct store_file *file);
  */
 enum store_result store_file_begin(struct store_file *file, bool is_synced);
 enum store_result store_file_commit(struct store_file *file);
+/* Brings what was committed without a sync to the medium. */
+enum store_result store_file_sync(struct store_file *file);
 void store_file_rollback(struct store_file *file);
 
 /* Finds or adds the chain `name` and counts what it holds. The first `window` messages count one attempt
@@ -115,8 +117,6 @@ enum store_result store_file_open_chain(struct store_file *file, const char *nam
                                         uint32_t *number);
 /* The counters of an opened chain; changed by every call below. */
 const struct store_chain *store_file_chain(const struct store_file *file, uint32_t number);
-/* Gives the transaction something to write, so that its commit syncs what came before. */
-void store_file_touch(struct store_file *file, uint32_t number);
 /* The chain has begun to send; known after a kill -9. */
 void store_file_set_sending(struct store_file *file, uint32_t number);
 

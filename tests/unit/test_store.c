@@ -204,6 +204,55 @@ static void store_brings_retries_back_first(void **state)
     assert_false(item->was_sent);
 }
 
+/* Its message waits on disk only, but whoever sent it still waits for the answer. */
+static void store_keeps_an_item_whose_caller_waits(void **state)
+{
+    (void)state;
+    bool is_stored;
+    open_kit();
+    put_all(0, 2000);
+    struct queue_item *item = queue_item_new(kit.queue), *stored;
+    message_add_bytes(&item->body, "question", 8);
+    message_add_bytes(&item->envelope, "caller", 6);
+    assert_int_equal(queue_put(kit.queue, item), QUEUE_TAKEN);
+    while (!(stored = kit_turn(&kit, 10000, &is_stored)))
+        ;
+    assert_ptr_equal(stored, item);
+    assert_int_equal(item->place, QUEUE_AWAY);
+    put_all(2000, 10);
+    deliver(0, 2000);
+    assert_ptr_equal(kit_lease(&kit, 10000), item);
+    assert_true(message_is(&item->body, "question", 8));
+    assert_true(message_is(&item->envelope, "caller", 6));
+    queue_ack(kit.queue, item, NULL);
+    deliver(2000, 10);
+}
+
+static void store_forgets_an_item_whose_caller_was_answered(void **state)
+{
+    (void)state;
+    bool is_stored;
+    open_kit();
+    put_all(0, 2000);
+    struct queue_item *item = queue_item_new(kit.queue), *stored;
+    message_add_bytes(&item->body, "question", 8);
+    message_add_bytes(&item->envelope, "caller", 6);
+    struct list waiting; /* an item leaves the chain's list when it goes */
+    list_init(&waiting);
+    assert_int_equal(queue_put(kit.queue, item), QUEUE_TAKEN);
+    while (!(stored = kit_turn(&kit, 10000, &is_stored)))
+        ;
+    list_append(&waiting, &item->wait);
+    queue_commit(kit.queue);
+    assert_false(list_is_empty(&waiting));
+    message_close(&item->envelope);
+    queue_commit(kit.queue);
+    assert_true(list_is_empty(&waiting));
+    deliver(0, 2000);
+    item = kit_lease(&kit, 10000);
+    assert_true(message_is(&item->body, "question", 8));
+}
+
 static void note_done(void *context, bool is_ok, bool was_there)
 {
     *(int *)context = is_ok ? was_there : 2;
@@ -215,7 +264,7 @@ static bool was_done(void (*change)(struct queue *, uint64_t, queue_done_fn *, v
     bool is_stored;
     change(kit.queue, id, note_done, &outcome);
     while (outcome == -1)
-        assert_null(kit_turn(&kit, 10000, &is_stored));
+        assert_null(kit_turn(&kit, 20, &is_stored));
     assert_in_range(outcome, 0, 1);
     return outcome == 1;
 }
@@ -297,7 +346,7 @@ static enum queue_ticket ask(const char *ticket, uint64_t owner)
     asked.is_answered = false;
     queue_find_ticket(kit.queue, ticket, strlen(ticket), owner, note_ticket, NULL);
     while (!asked.is_answered)
-        assert_null(kit_turn(&kit, 10000, &is_stored));
+        assert_null(kit_turn(&kit, 20, &is_stored));
     return asked.state;
 }
 
@@ -609,6 +658,8 @@ int main(void)
         TEST(store_keeps_a_backlog_beyond_memory_in_order),
         TEST(store_keeps_order_however_it_fills_and_drains),
         TEST(store_brings_retries_back_first),
+        TEST(store_keeps_an_item_whose_caller_waits),
+        TEST(store_forgets_an_item_whose_caller_was_answered),
         TEST(store_keeps_dead_letters),
         TEST(store_drops_from_the_middle_of_a_backlog),
         TEST(store_keeps_replies_for_their_tickets),

@@ -241,7 +241,7 @@ static bool becomes_able_to_take(int wait_ms)
     int64_t until_ms = kit_now_ms() + wait_ms;
     bool is_stored;
     while (!queue_can_take(kit.queue) && kit_now_ms() < until_ms)
-        kit_turn(&kit, wait_ms, &is_stored);
+        kit_turn(&kit, 50, &is_stored);
     return queue_can_take(kit.queue);
 }
 
@@ -296,6 +296,33 @@ static void store_delivers_while_the_disk_is_full(void **state)
     kit_close(&kit);
 }
 
+/* Whether the disk did nothing for half a second, within reasonable time. */
+static bool comes_to_rest(void)
+{
+    bool is_stored;
+    int64_t until_ms = kit_now_ms() + PATIENCE_MS;
+    uint64_t count;
+    do {
+        count = fault_count();
+        kit_turn(&kit, 500, &is_stored);
+    } while (fault_count() != count && kit_now_ms() < until_ms);
+    return fault_count() == count;
+}
+
+static void store_with_nothing_to_do_leaves_the_disk_alone(void **state)
+{
+    (void)state;
+    scratch_clear(&scratch);
+    memset(&kit, 0, sizeof kit);
+    kit.conf.sync_ms = 100;
+    kit.conf.keep_replies_ms = 1000000;
+    assert_true(kit_open(&kit, scratch.path));
+    assert_int_equal(kit_put_all(&kit, 0, 10, 100), 10);
+    queue_ack(kit.queue, kit_lease(&kit, PATIENCE_MS), NULL);
+    assert_true(comes_to_rest());
+    kit_close(&kit);
+}
+
 /* The disk takes 300 ms for each sync: everything but the end of a put goes on at once. */
 static void store_lets_nobody_wait_for_a_slow_disk(void **state)
 {
@@ -334,6 +361,7 @@ int main(void)
         cmocka_unit_test(store_survives_a_full_disk),
         cmocka_unit_test(store_takes_messages_again_after_a_failure),
         cmocka_unit_test(store_delivers_while_the_disk_is_full),
+        cmocka_unit_test(store_with_nothing_to_do_leaves_the_disk_alone),
         cmocka_unit_test(store_lets_nobody_wait_for_a_slow_disk),
     };
     return cmocka_run_group_tests_name("store on a failing disk", tests, set_up, tear_down);

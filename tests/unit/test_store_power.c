@@ -164,6 +164,43 @@ static void store_loses_nothing_acked_when_the_power_goes(void **state)
     assert_int_equal(cut_power(0, cuts()), 0);
 }
 
+/* Acks that promise no more than the interval: what is older than that must be there. */
+static void store_syncs_within_the_interval(void **state)
+{
+    (void)state;
+    char err[256], path[128];
+    struct scratch scratch;
+    scratch_make(&scratch);
+    struct medium *medium = medium_new(scratch.path, err, sizeof err);
+    if (!medium) {
+        scratch_remove(&scratch);
+        skip();
+    }
+    snprintf(path, sizeof path, "%s/live", scratch.path);
+    memset(history, 0xff, sizeof history);
+    memset(&kit, 0, sizeof kit);
+    kit.conf.sync_ms = 100;
+    assert_true(kit_open(&kit, path));
+    uint64_t before = medium_position(medium), after = before;
+    history[0].put_at = 0;
+    assert_int_equal(kit_put_all(&kit, 0, 1, 100), 1);
+    history[0].acked_at = 0;
+    int64_t until_ms = kit_now_ms() + PATIENCE_MS;
+    bool is_stored;
+    do {
+        after = medium_position(medium);
+        kit_turn(&kit, 300, &is_stored);
+    } while ((after == before || medium_position(medium) != after) && kit_now_ms() < until_ms);
+    kit_close(&kit);
+    medium_stop(medium);
+    snprintf(path, sizeof path, "%s/cut", scratch.path);
+    assert_true(medium_cut(medium, after, CUT_NONE));
+    assert_int_equal(count_lost(path, after), 0);
+    medium_uncut(medium);
+    medium_free(medium);
+    scratch_remove(&scratch);
+}
+
 static void power_cuts_find_what_was_not_synced(void **state)
 {
     (void)state;
@@ -174,6 +211,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(store_loses_nothing_acked_when_the_power_goes),
+        cmocka_unit_test(store_syncs_within_the_interval),
         cmocka_unit_test(power_cuts_find_what_was_not_synced),
     };
     return cmocka_run_group_tests_name("store without power", tests, NULL, NULL);
