@@ -108,7 +108,7 @@ static void survives_a_full_disk(void **state)
     assert_true(becomes_able_to_take());
     assert_int_equal(kit.events[STORE_EVENT_RESUMED], 1);
     uint64_t again = put_until_full(end, stored);
-    assert_in_range(again, end + 50, MESSAGES - 1);
+    assert_in_range(again, end + 10, MESSAGES - 1);
     kit_close(&kit);
     assert_true(kit_open(&kit, scratch.path)); /* on a disk as full as it was */
     deliver_all(stored, end, again);
