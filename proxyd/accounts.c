@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,30 +52,37 @@ static int read_password(int fd, bool is_line, struct password *password)
     return 0;
 }
 
-/* Ends the read that it interrupts, and nothing else. */
+/* Ends the wait that it interrupts, and nothing else. */
 static void on_signal(int number)
 {
     (void)number;
 }
 
-/* On the terminal, which shows the question and nothing else. Ctrl-C ends it, and echo comes back first. */
+/* On the terminal, which shows the question and nothing else. Ctrl-C ends it, and echo comes back first: signals
+ * are let in only while waiting, so that none falls between two steps. */
 static int ask(int terminal, const char *question, const char *user, struct password *password)
 {
     static const int numbers[] = {SIGINT, SIGTERM};
     enum { SIGNALS = sizeof(numbers) / sizeof(numbers[0]) };
     const struct sigaction interrupt = {.sa_handler = on_signal};
     struct sigaction before[SIGNALS];
+    struct pollfd polled = {.fd = terminal, .events = POLLIN};
+    sigset_t ours, others;
     struct termios echoing, silent;
     if (tcgetattr(terminal, &echoing) != 0)
         return -1;
     silent = echoing;
     silent.c_lflag &= ~(tcflag_t)ECHO;
+    sigemptyset(&ours);
+    for (int i = 0; i < SIGNALS; i++)
+        sigaddset(&ours, numbers[i]);
+    sigprocmask(SIG_BLOCK, &ours, &others);
     for (int i = 0; i < SIGNALS; i++)
         sigaction(numbers[i], &interrupt, &before[i]);
     int rc = tcsetattr(terminal, TCSAFLUSH, &silent);
     if (rc == 0) {
         dprintf(terminal, "%s for %s: ", question, user);
-        rc = read_password(terminal, true, password);
+        rc = ppoll(&polled, 1, NULL, &others) < 0 ? -1 : read_password(terminal, true, password);
         int error = errno;
         dprintf(terminal, "\n");
         tcsetattr(terminal, TCSAFLUSH, &echoing);
@@ -82,6 +90,7 @@ static int ask(int terminal, const char *question, const char *user, struct pass
     }
     for (int i = 0; i < SIGNALS; i++)
         sigaction(numbers[i], &before[i], NULL);
+    sigprocmask(SIG_SETMASK, &others, NULL);
     return rc;
 }
 
