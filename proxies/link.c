@@ -29,6 +29,7 @@ static void close_socket(struct link *link, int linger_ms)
     if (link->watch)
         watch_stop(link->watch, link->socket.zmq);
     link->watch = NULL;
+    link->is_ending = false;
     socket_close_gently(&link->socket, linger_ms);
 }
 
@@ -46,6 +47,7 @@ static int open_socket(struct link *link, char *err, size_t err_size)
                     link->conf->endpoint, err, err_size) != 0)
         return -1;
     link->handshakes = 0;
+    link->is_ending = false;
     if (link->conf->endpoint->transport == TRANSPORT_INPROC)
         return 0; /* has no handshake to watch */
     link->watch = watch_start(runtime->monitor, link->socket.zmq, link->around->waker, err, err_size);
@@ -165,7 +167,13 @@ static enum link_event tick_connected(struct link *link, int64_t now_ms)
         return did_not_connect(link, cause_of(facts.end), now_ms);
     if (link->state == LINK_CONNECTING && facts.handshakes > 0)
         return came_up(link);
-    if (facts.end != WATCH_OPEN) {
+    if (facts.end != WATCH_OPEN && !link->is_ending) {
+        link->is_ending = true;
+        link->socket.is_ready = true;
+    }
+    if (link->is_ending) {
+        if (link->socket.is_ready)
+            return LINK_QUIET;
         fail(link, NULL, now_ms); /* nobody refused anything: it is connecting again */
         return LINK_BROKE;
     }
@@ -204,8 +212,15 @@ enum link_event link_tick(struct link *link, int64_t now_ms)
     }
 }
 
+bool link_is_usable(const struct link *link)
+{
+    return link->state == LINK_UP && !link->is_ending;
+}
+
 int64_t link_next_ms(const struct link *link)
 {
+    if (link->is_ending)
+        return link->socket.is_ready ? INT64_MAX : 0;
     switch (link->state) {
     case LINK_WAITING:
         return link->backoff->until_ms;

@@ -36,6 +36,7 @@ struct link {
     struct socket socket; /* open in CONNECTING and UP */
     struct watch *watch;
     struct lookup *lookup;
+    bool is_ending;      /* the connection broke; what had arrived before is still to be read */
     size_t address;      /* which of the lookup's is being tried */
     int64_t deadline_ms; /* RESOLVING, CONNECTING: when it counts as failed */
     const char *cause;   /* static: why it is not up; NULL before the first failure, and after a success */
@@ -56,6 +57,10 @@ enum link_event {
 
 /* Moves the link on. To be called until LINK_QUIET whenever its loop turned. */
 enum link_event link_tick(struct link *link, int64_t now_ms);
+
+/* Messages may be sent. One that is ending is only read from, until its socket is not ready any more; then its tick
+ * tells that it broke. */
+bool link_is_usable(const struct link *link);
 
 /* When the next tick is due without anything happening; INT64_MAX when never. */
 int64_t link_next_ms(const struct link *link);

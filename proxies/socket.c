@@ -2,9 +2,10 @@
  *
  * Making sockets; see socket.h. The values and why they are so:
  *
- *   RECONNECT_IVL -1    libzmq never reconnects: link.c does, with its own backoff, also after a refused
- *                       handshake
- *   IMMEDIATE 1         nothing is queued for a peer that is not there
+ *   RECONNECT_IVL 2^30  twelve days, which is never: link.c reconnects, with its own backoff, also after a refused
+ *                       handshake. -1 would say so, but throws away what has arrived and is not read yet when
+ *                       the peer closes; IMMEDIATE 1 does, too. Nothing is sent before the handshake is done
+ *                       all the same: link.c knows when that is
  *   ROUTER_MANDATORY 1  an answer that cannot be delivered is an error, not a silent success
  *   HEARTBEAT_*         half-open links are found; TIMEOUT 0 where we may stop reading, since libzmq then does
  *                       not see the peer's answers either
@@ -34,6 +35,7 @@
 #endif
 
 enum {
+    NEVER_MS = 1 << 30,
     BACKLOG = 1024,
     KEEPALIVE_IDLE_S = 15,
     KEEPALIVE_INTERVAL_S = 5,
@@ -214,8 +216,8 @@ static int set_options(void *zmq, const struct socket_options *options, const st
         if (options->door && set_door(zmq, options->door, err, err_size) != 0)
             return -1;
     } else {
-        SET_INT(ZMQ_RECONNECT_IVL, -1);
-        SET_INT(ZMQ_IMMEDIATE, 1);
+        SET_INT(ZMQ_RECONNECT_IVL, NEVER_MS);
+        SET_INT(ZMQ_IMMEDIATE, 0);
     }
     if (options->credentials && set_credentials(zmq, options->credentials, err, err_size) != 0)
         return -1;

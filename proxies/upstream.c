@@ -331,7 +331,7 @@ static bool has_envelope_peer(const struct upstream *upstream)
 {
     LIST_EACH (link, &upstream->connections) {
         const struct connection *connection = LIST_ENTRY(link, struct connection, link);
-        if (connection->peer == PEER_ENVELOPE && connection->line.state == LINK_UP)
+        if (connection->peer == PEER_ENVELOPE && link_is_usable(&connection->line))
             return true;
     }
     return false;
@@ -430,7 +430,7 @@ bool upstream_has_input(const struct upstream *upstream)
 bool upstream_is_connected(const struct upstream *upstream)
 {
     LIST_EACH (link, &upstream->connections) {
-        if (LIST_ENTRY(link, struct connection, link)->line.state == LINK_UP)
+        if (link_is_usable(&LIST_ENTRY(link, struct connection, link)->line))
             return true;
     }
     return false;
@@ -443,7 +443,7 @@ static struct connection *connection_with_room(const struct upstream *upstream, 
     struct connection *found = NULL;
     LIST_EACH (link, &upstream->connections) {
         struct connection *connection = LIST_ENTRY(link, struct connection, link);
-        if (connection->line.state != LINK_UP || connection->is_blocked)
+        if (!link_is_usable(&connection->line) || connection->is_blocked)
             continue;
         if (connection->peer == PEER_ENVELOPE)
             return connection;
@@ -516,7 +516,7 @@ void upstream_stats(const struct upstream *upstream, struct upstream_stats *row)
     *row = (struct upstream_stats){.endpoint = upstream->link_conf.endpoint->text,
                                    .inflight = upstream->inflight};
     LIST_EACH (link, &upstream->connections)
-        row->connections += LIST_ENTRY(link, struct connection, link)->line.state == LINK_UP;
+        row->connections += link_is_usable(&LIST_ENTRY(link, struct connection, link)->line);
     row->state = row->connections > 0 ? UPSTREAM_UP : first->line.cause ? UPSTREAM_DOWN : UPSTREAM_CONNECTING;
     row->cause = row->connections > 0 ? NULL : first->line.cause;
     if (first->peer != PEER_UNKNOWN)

@@ -209,3 +209,45 @@ def test_states_follow_the_upstreams(net):
     proxyd.wait_for(calls, state="degraded", seconds=RECOVERY_S)
     second.start()
     proxyd.wait_for(calls, state="up", seconds=RECOVERY_S)
+
+
+@pytest.mark.parametrize("attempt", range(5))
+def test_what_a_publisher_sent_before_it_closed_is_not_lost(net, attempt):
+    """What has arrived is taken in, even if its sender is gone when the chain comes to read it."""
+    publisher = net.publisher(sndhwm=0)
+    feed = net.chain("sub-pub", at=publisher.endpoint)
+    proxyd = net.proxyd(feed)
+    publisher.wait_subscribed()
+    for number in range(500):
+        publisher.publish(b"%d" % number)
+    publisher.socket.close(linger=2000)
+    proxyd.wait_for(feed, accepted=500, delivered=500)
+
+
+def binds(server, endpoint):
+    try:
+        server.bind(endpoint)
+    except zmq.ZMQError as error:
+        assert error.errno == zmq.EADDRINUSE
+        return False
+    return True
+
+
+def test_an_upstream_that_answers_and_closes_has_answered(net):
+    """A reply that has arrived counts, even if its sender is gone when the chain comes to read it."""
+    calls = net.chain("rep-req", backend={"timeout": "5s", **QUICK})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    context = zmq.Context()
+    answered = 0
+    for number in range(20):
+        server = context.socket(zmq.REP)
+        eventually(lambda: binds(server, calls.to[0]))
+        proxyd.wait_for(calls, state="up")
+        caller.send(b"%d" % number)
+        assert server.poll(5000)
+        server.send(server.recv())
+        server.close(linger=2000)
+        answered += caller.receive() == [b"%d" % number]
+    context.term()
+    assert answered == 20
