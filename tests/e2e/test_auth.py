@@ -378,8 +378,21 @@ def test_a_known_user_connects_while_200_attackers_try(net, users):
         assert steady.call(b"x") == [b"x"]
         assert time.monotonic() - began < 0.5 * FACTOR
     assert proxyd.chain(calls)["accepted"] == 11
-    lines = len(proxyd.events("auth", verdict="denied"))
-    assert lines <= 40, f"{lines} lines about one address"
+
+
+def test_a_flood_of_denials_is_a_few_lines_and_a_count(net):
+    endpoint = net.endpoint()
+    calls = protected(net, at=endpoint, auth="none", frontend={"deny": ["127.9.0.0/16"]})
+    proxyd = start(net, calls)
+    for count in (100, 101):
+        address = f"127.9.9.{count}"
+        for _ in range(count - verdicts(proxyd).get("denied-address", 0)):
+            net.caller(endpoint.replace("tcp://", f"tcp://{address}:0;")).send(b"never")
+        wait_verdict(proxyd, "denied-address", count)
+    lines = proxyd.events("auth", verdict="denied-address")
+    assert 20 <= len(lines) <= 30 * FACTOR
+    assert sum(int(line.get("unsaid", 0)) for line in lines) + len(lines) == 101
+    assert lines[-1]["address"] == "127.9.9.101" and "unsaid" not in lines[0]
 
 
 # ---- secrets ---------------------------------------------------------------------------------------------------
@@ -423,6 +436,20 @@ def test_a_password_is_found_nowhere(net, users):
         wrong.close()
         eventually(lambda: not any(CANARY.encode() in part for part in memory_of(proxyd.pid)), 5,
                    "the password to be wiped from memory")
+
+
+def test_nobody_else_of_its_user_can_look_into_it(net):
+    """Neither by a debugger nor through /proc/PID/mem: the kernel gives its files there to root."""
+    somebody = ["setpriv", "--reuid=65534", "--clear-groups"]
+    if os.geteuid() != 0 or not shutil.which("setpriv") or subprocess.run([*somebody, PROXYD, "-V"]).returncode != 0:
+        pytest.skip("needs root, setpriv and a build that everybody may execute")
+    proxyd = net.prepare(net.chain("rep-pub"), prefix=somebody)
+    net.scratch.chmod(0o711)
+    proxyd.scratch.chmod(0o777)
+    umask = os.umask(0)
+    proxyd.start()
+    os.umask(umask)
+    assert os.stat(f"/proc/{proxyd.pid}").st_uid == os.stat(f"/proc/{proxyd.pid}/mem").st_uid == 0
 
 
 def test_passwords_for_upstreams_are_shown_nowhere(net):
