@@ -16,7 +16,7 @@ import time
 
 import zmq
 
-from harness import FACTOR, SANITIZED, eventually
+from harness import ROOT, SANITIZED, eventually
 
 UNCOMMITTED = 64  # deletes that a kill may undo (G6)
 ACKED = re.compile(rb"accepted (?:synced|written) [!-~]{1,64}")
@@ -77,6 +77,53 @@ class SmallDisk:
     def close(self):
         if self.is_mounted:
             ctypes.CDLL(None).umount2(bytes(self.path), 2)
+
+
+class Medium:
+    """tests/unit/medium.c: an ext4 on a device that remembers each write and sync, and can be had as a power cut at
+    any moment might have left it. Make it before there are threads; `is_there` is false where that cannot be had."""
+    KINDS = 4
+
+    def __init__(self, directory):
+        directory = pathlib.Path(directory)
+        directory.mkdir()
+        self.live, self.cut_at = directory / "live", directory / "cut"
+        self._library = self._load()
+        error = ctypes.create_string_buffer(256)
+        self._medium = ctypes.c_void_p(self._library.medium_new(bytes(directory), error, len(error)))
+        self.is_there, self.error = bool(self._medium), error.value.decode()
+
+    @staticmethod
+    @functools.lru_cache
+    def _load():
+        with tempfile.TemporaryDirectory() as directory:
+            path = f"{directory}/medium.so"
+            subprocess.run(["gcc", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O2", f"-I{ROOT}", "-o", path,
+                            ROOT / "tests" / "unit" / "medium.c"], check=True)
+            library = ctypes.CDLL(path)
+        library.medium_new.restype = ctypes.c_void_p
+        library.medium_position.restype = ctypes.c_uint64
+        library.medium_cut.restype = ctypes.c_bool
+        return library
+
+    @property
+    def position(self):
+        return self._library.medium_position(self._medium)
+
+    def stop(self):
+        self._library.medium_stop(self._medium)
+
+    def cut(self, position, kind):
+        """Mounts it at `cut_at`; false when ext4 itself did not come back."""
+        return self._library.medium_cut(self._medium, ctypes.c_uint64(position), kind)
+
+    def uncut(self):
+        self._library.medium_uncut(self._medium)
+
+    def close(self):
+        if self.is_there:
+            self._library.medium_stop(self._medium)
+            self._library.medium_free(self._medium)
 
 
 def disk_usage(directory):
@@ -228,6 +275,77 @@ def kill_rounds(net, chain, proxyd, rounds, seed, window=16):
     assert status["accepted"] == status["delivered"] == status["restored"]
     return {"rounds": rounds, "sent": sent, "acked": len(acked), "lost": 0, "duplicates": duplicates,
             "ready_s": round(worst_ready_s, 3)}
+
+
+# ---- power cuts --------------------------------------------------------------------------------------------------
+
+def _work_on(net, medium, chain, seconds):
+    """Calls and deliveries on the medium for so long; the position of the medium before each call, after its ack, and
+    after its delivery."""
+    proxyd = net.proxyd(chain, daemon={"state_dir": str(medium.live)})
+    put_at, acked_at, settled_at = {}, {}, {}
+    waiting, number, deadline = 0, 0, time.monotonic() + seconds
+    with net.context.socket(zmq.DEALER) as caller, net.context.socket(zmq.REP) as server:
+        caller.linger = server.linger = 0
+        caller.connect(chain.endpoint)
+        server.bind(chain.to[0])
+        poller = zmq.Poller()
+        poller.register(caller, zmq.POLLIN)
+        poller.register(server, zmq.POLLIN)
+        while time.monotonic() < deadline or waiting:
+            while waiting < 1 + number // 7 % 24 and time.monotonic() < deadline:
+                put_at[number] = medium.position
+                caller.send_multipart([b"%d" % number, b"", body_of(number, 8 + number % 97 * 9)])
+                number += 1
+                waiting += 1
+            for socket, _ in poller.poll(100):
+                if socket is caller:
+                    tag, _, answer = caller.recv_multipart()
+                    assert ACKED.fullmatch(answer), answer
+                    acked_at[int(tag)] = medium.position
+                    waiting -= 1
+                elif number % 5 < 4:  # the rest of the time a backlog grows
+                    delivered = number_of(server.recv())
+                    settled_at.setdefault(delivered, medium.position)
+                    server.send(b"ok")
+    proxyd.stop()
+    return put_at, acked_at, settled_at
+
+
+def power_cuts(net, medium, make_chain, cuts, seconds=2.0):
+    """Works on the medium, then cuts the power `cuts` times over its history, with all that a cut may leave of the
+    writes after the last sync, and starts a daemon on what is left. Figures; `lost` and `losing_cuts` say how many
+    acked calls were gone, and at how many cuts: the caller judges them."""
+    begin = medium.position
+    put_at, acked_at, settled_at = _work_on(net, medium, make_chain(), seconds)
+    end = medium.position
+    medium.stop()
+    boot_id = net.scratch / "boot_id"
+    boot_id.write_text("11111111-2222-4333-8444-555555555555\n")
+    chain = make_chain()
+    proxyd = net.prepare(chain, daemon={"state_dir": str(medium.cut_at)}, env=worse(BOOT_ID=boot_id))
+    sink = Sink(net.context, chain.to[0])
+    figures = {"cuts": cuts, "calls": len(put_at), "operations": end - begin, "lost": 0, "losing_cuts": 0, "no_ext4": 0}
+    for number in range(cuts):
+        position = begin + (end - begin) * number // cuts
+        if not medium.cut(position, number % Medium.KINDS):
+            figures["no_ext4"] += 1
+            continue
+        del sink.log[:]
+        proxyd.start()
+        proxyd.wait_for(chain, queued=0, inflight=0, seconds=20)
+        proxyd.kill()
+        medium.uncut()
+        arrived = first_attempts(sink.log)
+        assert arrived == sorted(arrived), f"cut {number}: out of order"
+        assert all(put_at[each] <= position for each in arrived), f"cut {number}: a call from the future"
+        never = float("inf")
+        lost = [each for each, at in acked_at.items()
+                if at <= position < settled_at.get(each, never) and each not in set(arrived)]
+        figures["lost"] += len(lost)
+        figures["losing_cuts"] += bool(lost)
+    sink.close()
+    return figures
 
 
 # ---- damage ------------------------------------------------------------------------------------------------------

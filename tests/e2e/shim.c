@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: MIT
  *
- * Preloaded into a daemon under test, it makes the machine worse: syncs that take long, a wall clock that jumps.
+ * Preloaded into a daemon under test, it makes the machine worse: syncs that take long, a wall clock that jumps, a
+ * boot that was not there.
  *
  *   SHIM_SYNC_MS      each fsync and fdatasync takes so much longer
  *   SHIM_CLOCK_FILE   holds an int64 in the machine's byte order: seconds that the wall clock is off by now
+ *   SHIM_BOOT_ID      a file to read where the kernel would tell its boot id
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <time.h>
@@ -71,4 +75,16 @@ time_t time(time_t *now)
     if (now)
         *now = result;
     return result;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(arguments, mode_t) : 0;
+    va_end(arguments);
+    const char *boot_id = getenv("SHIM_BOOT_ID");
+    if (boot_id && strcmp(path, "/proc/sys/kernel/random/boot_id") == 0)
+        path = boot_id;
+    return REAL(open)(path, flags, mode);
 }

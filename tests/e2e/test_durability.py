@@ -191,3 +191,24 @@ def test_a_large_backlog_opens_at_once_drains_in_bounded_memory_and_leaves_no_fi
     calls = buffered(net, net.endpoint(), backend={"window": 64, "correlation": "envelope"})
     figures = backlog(net, calls, net.proxyd(calls), count=50000)
     assert figures["ready_s"] < 1 * FACTOR and (SANITIZED or figures["peak_rss_bytes"] < 32 << 20), figures
+
+
+# ---- power cuts --------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def medium(tmp_path):
+    medium = endure.Medium(tmp_path / "medium")
+    if not medium.is_there:
+        pytest.skip(medium.error)
+    yield medium
+    medium.close()
+
+
+@pytest.mark.parametrize("sync, may_lose", [("always", False), ("10s", True)], ids=["synced", "negative-control"])
+def test_a_power_cut_loses_nothing_that_was_acked_as_synced(medium, net, sync, may_lose):
+    """The whole daemon on a medium that remembers its writes, begun anew on what a cut at any moment may leave. Where
+    acks do not wait for the medium the same procedure must find losses, or it proves nothing."""
+    figures = endure.power_cuts(net, medium, lambda: buffered(net, net.endpoint(), queue={"sync": sync}),
+                                 cuts=40 if may_lose else 120, seconds=1.2)
+    assert figures["calls"] > 100 and figures["no_ext4"] < figures["cuts"] // 4, figures
+    assert (figures["lost"] > 0) == may_lose, figures
