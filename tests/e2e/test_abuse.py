@@ -222,7 +222,7 @@ def test_bursts_of_whole_messages_are_never_cut(net):
             pipeline.send(bytes(250000))                # far too large, but to be told of it
             pipeline.send(*[b""] * 200)
     for pipeline in pipelines:
-        assert outcomes(pipeline.wait(30)) == {"reply": 80, "too-large": 80}
+        assert outcomes(pipeline.wait(seconds=30)) == {"reply": 80, "too-large": 80}
     assert not proxyd.events("connection-cut")
 
 
