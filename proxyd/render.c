@@ -219,12 +219,27 @@ static void print_store(FILE *out, const json_t *store)
             json_is_true(json_object_get(store, "reserve")) ? "kept" : "used up");
 }
 
+/* Attempts to connect, by verdict. */
+static void print_auth(FILE *out, const json_t *auth)
+{
+    const char *verdict, *separator = "\nauth ";
+    json_t *count;
+    json_object_foreach((json_t *)auth, verdict, count)
+    {
+        fprintf(out, "%s%s %lld", separator, verdict, (long long)json_integer_value(count));
+        separator = ", ";
+    }
+    if (json_object_size(auth) > 0)
+        fputc('\n', out);
+}
+
 void render_status(FILE *out, const json_t *status, bool has_colour)
 {
     char uptime[32];
     duration_text(uptime, sizeof(uptime), json_integer_value(json_object_get(status, "uptime_ms")));
     fprintf(out, "proxyd %s, up %s\n\n", text_of(json_object_get(status, "version")), uptime);
     print_chains(out, json_object_get(status, "chains"), has_colour);
+    print_auth(out, json_object_get(status, "auth"));
     print_store(out, json_object_get(status, "store"));
 }
 
