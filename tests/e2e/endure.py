@@ -114,14 +114,24 @@ class Medium:
         self._library.medium_stop(self._medium)
 
     def cut(self, position, kind):
-        """Mounts it at `cut_at`; false when ext4 itself did not come back."""
-        return self._library.medium_cut(self._medium, ctypes.c_uint64(position), kind)
+        """Mounts it at `cut_at`; false when ext4 itself did not come back, or not for writing."""
+        if not self._library.medium_cut(self._medium, ctypes.c_uint64(position), kind):
+            return False
+        try:
+            probe = self.cut_at / "probe"
+            probe.touch()
+            probe.unlink()
+            return True
+        except OSError:
+            self.uncut()
+            return False
 
     def uncut(self):
         self._library.medium_uncut(self._medium)
 
     def close(self):
         if self.is_there:
+            self.uncut()
             self._library.medium_stop(self._medium)
             self._library.medium_free(self._medium)
 
@@ -146,6 +156,18 @@ def number_of(body):
     return number
 
 
+def ends_with_context(run):
+    """A thread whose test has failed finds its socket gone; what is to be said the test has said."""
+    @functools.wraps(run)
+    def guarded(self):
+        try:
+            run(self)
+        except zmq.ZMQError:
+            if not self._socket.closed and not self._socket.context.closed:
+                raise
+    return guarded
+
+
 class Load:
     """A thread that calls with rising numbers, `outstanding` at a time, until it is stopped. `sent` counts what may
     have arrived, `acked` are the numbers of which an ack came, `refused` those of an error."""
@@ -160,6 +182,7 @@ class Load:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    @ends_with_context
     def _run(self):
         waiting = {}
         while not self._stopping:
@@ -211,6 +234,7 @@ class Sink:
         except zmq.ZMQError:
             return False
 
+    @ends_with_context
     def _run(self):
         while not self._stopping:
             if self._socket.poll(50):

@@ -2,9 +2,9 @@
 """Tickets: what a caller hears of its buffered call afterwards, for how long, and that nobody else hears it."""
 import pytest
 
-from harness import eventually, holds
+from harness import eventually
 from peers import echo, swallow
-from test_buffered import ack_of, buffered, ctl, ctl_json, restart, store_all
+from test_buffered import buffered, ctl, ctl_json, restart, store_all
 
 
 def with_tickets(net, to, at=None, **options):
