@@ -197,4 +197,4 @@ def wait_until_empty(proxyd):
         time.sleep(0.02)
 
 
-__all__ = ["Chain", "Failed", "NotAvailable", "PASSWORD", "Stage", "free_endpoint", "wait_until_empty"]
+__all__ = ["Chain", "Failed", "NotAvailable", "PASSWORD", "Stage", "free_endpoint", "harness", "wait_until_empty"]

@@ -95,6 +95,7 @@ set format x "%g"
 set yrange [0.3:{len(claims)}.7]
 set grid x
 set tics nomirror
+set ytics noenhanced
 set style fill solid
 unset key
 set lmargin at screen 0.42
