@@ -768,7 +768,10 @@ static void tidy(struct store *store)
     enum store_result result = store_file_tidy(store->file, &is_done);
     if (result != STORE_OK)
         fall_back(store, result);
-    store->tidy_at_ms = is_done || result != STORE_OK ? INT64_MAX : now_ms();
+    if (store->mode == FULL) /* the disk was too tight even for this, and only this gives the space back */
+        store->tidy_at_ms = now_ms() + TIDY_MS;
+    else
+        store->tidy_at_ms = result != STORE_OK || is_done ? INT64_MAX : now_ms();
 }
 
 static int64_t least(int64_t a, int64_t b)
