@@ -238,6 +238,21 @@ static bool mend(int fd, const uint32_t salt[2], uint32_t frames, unsigned char 
     return ftruncate(fd, LOG_HEADER + (off_t)frames * FRAME) == 0 && fsync(fd) == 0;
 }
 
+bool mark_is_log(const char *path, const uint32_t salt[2], uint32_t frames)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    uint32_t others = whole_frames(fd) < frames ? 2 : 0;
+    for (uint32_t i = 0; i < frames && others < 2; i++) {
+        unsigned char header[FRAME_HEADER];
+        others += !read_at(fd, header, sizeof header, LOG_HEADER + (off_t)i * FRAME) ||
+                  big(header + 8) != salt[0] || big(header + 12) != salt[1];
+    }
+    close(fd);
+    return others < 2;
+}
+
 bool mark_mend_log(const char *path, const uint32_t salt[2], uint32_t frames)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC);

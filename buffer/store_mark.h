@@ -56,14 +56,17 @@ void mark_write_chain(int fd, struct mark_chain *chain);
 
 /* What a log holds. */
 struct mark_log {
-    bool has_header;
+    bool has_header; /* a sound one: otherwise SQLite will not look at the rest */
     uint32_t salt[2];
     uint32_t frames;       /* that SQLite will accept, up to the last commit */
     uint32_t frames_there; /* whole ones in the file, of any content */
 };
 
-/* Looks through the log at `path`; false when it cannot be read or is not there (then all is zero). */
+/* Looks through the log at `path`; false when it is not there or cannot be read. */
 bool mark_inspect_log(const char *path, struct mark_log *log);
+
+/* Whether the first `frames` frames of the log bear this salt, but for one at most. */
+bool mark_is_log(const char *path, const uint32_t salt[2], uint32_t frames);
 
 /* Makes the first `frames` frames of the log acceptable again by new checksums, whatever became of their
  * content: rows have their own. False when that was not possible. */

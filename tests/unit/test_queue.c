@@ -1,5 +1,6 @@
-/* links: buffer/message.c buffer/queue.c buffer/queue_memory.c buffer/queue_disk.c */
-/* links: buffer/store.c buffer/store_file.c buffer/store_mark.c buffer/crc32c.c tests/unit/scratch.c */
+/* links: buffer/message.c buffer/queue.c buffer/queue_memory.c buffer/queue_disk.c buffer/store.c */
+/* links: buffer/store_file.c buffer/store_db.c buffer/store_salvage.c buffer/store_mark.c buffer/crc32c.c */
+/* links: tests/unit/scratch.c */
 /* SPDX-License-Identifier: MIT
  *
  * One suite for every store behind buffer/queue.h: places, order, bounds, ages and counters.
