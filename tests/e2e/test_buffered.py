@@ -110,7 +110,8 @@ def test_a_call_is_sent_again_until_it_is_answered(net):
 
 
 def test_a_poisoned_message_becomes_one_dead_letter_and_takes_no_other_with_it(net):
-    """At position 37 of 100: the server breaks whenever it comes. It is listed after a restart, and retried by hand."""
+    """At position 37 of 100: the server breaks whenever it comes. One failure alone is enough here, and those that broke
+    with it in company are none. It is listed after a restart, and retried by hand."""
     def poison(server, request):
         if request.body == [b"37"] and not server.is_cured:
             request.connection.reset()
@@ -118,12 +119,12 @@ def test_a_poisoned_message_becomes_one_dead_letter_and_takes_no_other_with_it(n
             server.reply(request, *request.body)
     upstream = net.wire(poison)
     upstream.is_cured = False
-    calls = buffered(net, upstream, backend={"window": 8, "correlation": "envelope"}, queue={"max_attempts": 3})
+    calls = buffered(net, upstream, backend={"window": 8, "correlation": "envelope"}, queue={"max_attempts": 1})
     proxyd = net.proxyd(calls)
     store_all(net, calls, numbered(100))
     proxyd.wait_for(calls, delivered=99, dead=1, queued=0, inflight=0)
     (letter,) = ctl_json(proxyd, "dead", "calls", "list")["messages"]
-    assert (letter["attempts"], letter["state"], letter["reason"]) == (3, "dead", "lost")
+    assert (letter["attempts"], letter["state"], letter["reason"]) == (1, "dead", "lost")
     restart(proxyd)
     proxyd.wait_for(calls, accepted=1, restored=1, dead=1, queued=0)
     assert ctl_json(proxyd, "dead", "calls", "list")["messages"][0]["id"] == letter["id"]
