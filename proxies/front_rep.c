@@ -17,7 +17,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define REQUEST_BYTES (INT64_C(32) << 20)
+#define REQUEST_BYTES (INT64_C(128) << 20)
 
 enum {
     NAMED_LISTS = 64,
@@ -67,7 +67,8 @@ static void rep_close(struct front *front, int linger_ms)
     free(front);
 }
 
-/* So many that one caller's unread requests stay within a few dozen MiB. */
+/* So many that one caller's unread requests stay within REQUEST_BYTES; only one who does not wait for answers
+ * has more than one, and only while the chain does not read (`block`, or more load than it can take). */
 static int request_hwm(int64_t max_message_bytes)
 {
     int64_t count = max_message_bytes > 0 ? REQUEST_BYTES / max_message_bytes : REQUEST_HWM_MIN;

@@ -7,8 +7,10 @@
  *                       the peer closes; IMMEDIATE 1 does, too. Nothing is sent before the handshake is done
  *                       all the same: link.c knows when that is
  *   ROUTER_MANDATORY 1  an answer that cannot be delivered is an error, not a silent success
- *   HEARTBEAT_*         half-open links are found; TIMEOUT 0 where we may stop reading, since libzmq then does
- *                       not see the peer's answers either
+ *   HEARTBEAT_*         half-open links are found. No TIMEOUT on bound sockets, where libzmq would walk the timers
+ *                       of all connections for each answer (10,000 callers stopped it), nor where we may stop
+ *                       reading, since libzmq then does not see the answers either
+ *   TCP_MAXRT           a peer whose kernel does not even acknowledge our heartbeats is gone
  *   ZAP_ENFORCE_DOMAIN  a socket with a domain stays closed while no handler answers; never set without a
  *                       domain, which would abort the process
  *   MAXMSGSIZE          before the handshake, too: without it a header can pin gigabytes
@@ -40,7 +42,7 @@ enum {
     KEEPALIVE_IDLE_S = 15,
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_COUNT = 3,
-    UNACKED_MS = 30000, /* data that the peer's kernel does not take for so long ends a connection of ours */
+    UNACKED_MS = 15000, /* data that the peer's kernel does not take for so long ends the connection */
     SUBSCRIPTION_BYTES_MAX = 4096,
     SUBSCRIPTION_FRAMES_MAX = 4
 };
@@ -124,16 +126,16 @@ static int set_key(void *zmq, int option, const char *name, const char *value, c
 static int set_tcp(void *zmq, const struct socket_options *options, bool is_bind, char *err, size_t err_size)
 {
     SET_INT(ZMQ_HEARTBEAT_IVL, SOCKET_HEARTBEAT_MS);
-    SET_INT(ZMQ_HEARTBEAT_TIMEOUT, options->may_fall_silent ? 0 : SOCKET_HEARTBEAT_TIMEOUT_MS);
+    bool awaits_answer = !is_bind && !options->may_fall_silent;
+    SET_INT(ZMQ_HEARTBEAT_TIMEOUT, awaits_answer ? SOCKET_HEARTBEAT_TIMEOUT_MS : 0);
     SET_INT(ZMQ_HEARTBEAT_TTL, SOCKET_HEARTBEAT_MS + SOCKET_HEARTBEAT_TIMEOUT_MS);
     SET_INT(ZMQ_TCP_KEEPALIVE, 1);
     SET_INT(ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S);
     SET_INT(ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S);
     SET_INT(ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT);
-    if (!is_bind) {
-        SET_INT(ZMQ_TCP_MAXRT, UNACKED_MS);
+    SET_INT(ZMQ_TCP_MAXRT, UNACKED_MS);
+    if (!is_bind)
         SET_INT(ZMQ_CONNECT_TIMEOUT, SOCKET_HANDSHAKE_MS);
-    }
     return 0;
 }
 
