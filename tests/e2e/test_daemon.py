@@ -86,6 +86,7 @@ def test_soft_limit_of_descriptors_is_raised(net):
 def test_open_endpoints_are_warned_of_once(net):
     wide = net.chain("rep-req", at="tcp://*:0", name="wide")
     proxyd = net.proxyd(wide, net.chain("rep-req", name="narrow"))
+    eventually(lambda: proxyd.events("ready"))  # logged after it
     (event,) = proxyd.events("open-endpoint")
     assert event == {"chain": "wide", "endpoint": "tcp://*:0", "auth": "none"}
 
