@@ -196,6 +196,21 @@ def test_a_user_who_loses_rights_is_denied_at_the_next_message(net, users):
     assert proxyd.chain(calls)["failed"] == {"denied": 2}
 
 
+def test_nobody_takes_over_the_routing_id_of_another_user(net, users):
+    """(P51) The newcomer stays unheard; the owner goes on, and is served when it comes back."""
+    calls = protected(net)
+    proxyd = start(net, calls, users=users)
+    owner = net.caller(calls, **plain("anna"), identity=b"fixed")
+    assert owner.call(b"x") == [b"x"]
+    thief = net.caller(calls, **plain("bert"), identity=b"fixed")
+    thief.send(b"mine")
+    wait_verdict(proxyd, "accepted", 2)
+    assert owner.call(b"y") == [b"y"] and thief.poll(0.2) is None
+    thief.close()
+    owner.close()
+    assert net.caller(calls, **plain("anna"), identity=b"fixed").call(b"z") == [b"z"]
+
+
 def test_a_bad_users_file_changes_nothing(net, users):
     calls = protected(net)
     proxyd = start(net, calls, users=users)
