@@ -122,7 +122,7 @@ static enum peer_result rest(struct peer *peer, int64_t deadline_ms)
     return peer->is_signalled ? PEER_INTERRUPTED : PEER_OK;
 }
 
-/* Moves the link on. One that broke takes with it what it had received: look for that first. */
+/* Moves the link on. */
 static enum peer_result tick(struct peer *peer)
 {
     for (;;) {
@@ -168,7 +168,7 @@ enum peer_result peer_receive(struct peer *peer, struct message *message, int64_
             wire_receive(&peer->link.socket, &no_limits, NULL, message) == WIRE_MESSAGE)
             return PEER_OK;
         result = tick(peer);
-        if (result == PEER_OK)
+        if (result == PEER_OK && !peer->link.is_ending) /* or else there may be more to read */
             result = rest(peer, deadline_ms);
     }
     return result;
@@ -177,7 +177,9 @@ enum peer_result peer_receive(struct peer *peer, struct message *message, int64_
 enum peer_result peer_send(struct peer *peer, const struct message *message, int64_t deadline_ms)
 {
     for (;;) {
-        if (peer->link.socket.zmq) {
+        if (peer->link.is_ending)
+            peer->link.socket.is_ready = false; /* nobody waits for what it still holds */
+        if (peer->link.socket.zmq && (peer->endpoint.is_bind || link_is_usable(&peer->link))) {
             socket_settle(&peer->link.socket);
             if (wire_send(&peer->link.socket, NULL, false, message) == WIRE_SENT)
                 return PEER_OK;
