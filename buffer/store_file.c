@@ -469,6 +469,12 @@ static void note_log(struct store_file *file)
         file->mark.synced = file->db.log_frames;
 }
 
+static void copy_chains(const struct store_file *file, struct chain *to, const struct chain *from)
+{
+    if (file->chain_count > 0)
+        memcpy(to, from, file->chain_count * sizeof *to);
+}
+
 enum store_result store_file_commit(struct store_file *file)
 {
     enum store_result result = STORE_OK;
@@ -479,7 +485,7 @@ enum store_result store_file_commit(struct store_file *file)
         result = store_db_run(&file->db, store_db_use(&file->db, SQL_COMMIT, 0), "committing");
     if (result != STORE_OK)
         return result;
-    memcpy(file->saved, file->chains, file->chain_count * sizeof *file->chains);
+    copy_chains(file, file->saved, file->chains);
     note_log(file);
     write_mark(file);
     return STORE_OK;
@@ -497,7 +503,7 @@ void store_file_rollback(struct store_file *file)
 {
     if (file->db.sqlite && !sqlite3_get_autocommit(file->db.sqlite))
         store_db_run(&file->db, store_db_use(&file->db, SQL_ROLLBACK, 0), "rolling back");
-    memcpy(file->chains, file->saved, file->chain_count * sizeof *file->chains);
+    copy_chains(file, file->chains, file->saved);
 }
 
 /* ---- messages ---- */

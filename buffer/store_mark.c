@@ -166,17 +166,23 @@ static bool has_sum(const unsigned char *frame, struct sum sum)
     return big(frame + 16) == sum.a && big(frame + 20) == sum.b;
 }
 
-/* Finds the one flipped bit that makes the frame's checksum right, if there is one. */
-static bool mend_bit(unsigned char *frame, struct sum before)
+/* Turns the one bit back whose flipping explains the checksum. It is a weak one: where several would do, none is
+ * touched, and the rows' own checksums find the wrong one. */
+static void mend_bit(unsigned char *frame, struct sum before)
 {
+    int found = 0, found_at = 0, found_bit = 0;
     for (int at = 0; at < FRAME; at = at == 7 ? FRAME_HEADER : at + 1)
         for (int bit = 0; bit < 8; bit++) {
             frame[at] ^= (unsigned char)(1 << bit);
-            if (has_sum(frame, sum_frame(before, frame)))
-                return true;
+            if (has_sum(frame, sum_frame(before, frame))) {
+                found++;
+                found_at = at;
+                found_bit = bit;
+            }
             frame[at] ^= (unsigned char)(1 << bit);
         }
-    return false;
+    if (found == 1)
+        frame[found_at] ^= (unsigned char)(1 << found_bit);
 }
 
 static struct sum sum_of_header(unsigned char header[LOG_HEADER], const uint32_t salt[2])

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <linux/loop.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,6 +259,13 @@ static bool start(struct medium *medium, const char *directory)
     return medium->loop_fd >= 0 && mount(medium->loop, medium->live, "ext4", 0, NULL) == 0;
 }
 
+/* Into a mount namespace of our own: one that somebody else makes meanwhile would hold a copy of our mounts, and
+ * keep the medium busy after we let go of it. */
+static bool leave_mounts(void)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+}
+
 struct medium *medium_new(const char *directory, char *err, size_t err_bytes)
 {
     struct medium *medium = calloc(1, sizeof *medium);
@@ -277,7 +285,7 @@ struct medium *medium_new(const char *directory, char *err, size_t err_bytes)
     if (medium->image_fd >= 0 && ftruncate(medium->image_fd, DISK_BYTES) == 0)
         medium->image = mmap(NULL, DISK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, medium->image_fd, 0);
     if (geteuid() == 0 && medium->shared && medium->disk && medium->log && medium->stable && medium->image &&
-        medium->image != MAP_FAILED && start(medium, directory)) {
+        medium->image != MAP_FAILED && leave_mounts() && start(medium, directory)) {
         /* The history begins here: what the mount itself wrote is part of it. */
         memcpy(medium->stable, medium->disk, DISK_BYTES);
         medium->stable_count = medium->shared->count;
