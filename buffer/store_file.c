@@ -742,11 +742,18 @@ enum store_result store_file_read(struct store_file *file, enum store_table tabl
     uint64_t end = ((id >> STORE_SEQUENCE_BITS) + 1) << STORE_SEQUENCE_BITS;
     sqlite3_stmt *read = store_db_use(&file->db, table == STORE_DEAD ? SQL_READ_DEAD : SQL_READ_MESSAGES, 2,
                                       INT(id), INT(end));
+    uint64_t least = id;
     size_t bytes = 0;
     *next = 0;
     int stepped;
     for (uint32_t count = 0; (stepped = store_db_step(read)) > 0; count++) {
         uint64_t at = store_db_column(read, 0);
+        if (at < least || at >= end) { /* the tree itself is damaged */
+            sqlite3_reset(read);
+            file->db.is_damaged = true;
+            return store_db_fail(&file->db, STORE_CORRUPT, "messages out of their order");
+        }
+        least = at + 1;
         if (count >= max || (count > 0 && bytes >= max_bytes)) {
             *next = at;
             break;
