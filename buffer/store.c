@@ -768,10 +768,12 @@ static void tidy(struct store *store)
     enum store_result result = store_file_tidy(store->file, &is_done);
     if (result != STORE_OK)
         fall_back(store, result);
-    if (store->mode == FULL) /* the disk was too tight even for this, and only this gives the space back */
+    if (result == STORE_OK && !is_done)
+        store->tidy_at_ms = now_ms();
+    else if (store->mode == FULL) /* perhaps too tight even for this, and only this gives space back */
         store->tidy_at_ms = now_ms() + TIDY_MS;
     else
-        store->tidy_at_ms = result != STORE_OK || is_done ? INT64_MAX : now_ms();
+        store->tidy_at_ms = INT64_MAX;
 }
 
 static int64_t least(int64_t a, int64_t b)
