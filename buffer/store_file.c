@@ -249,6 +249,10 @@ static enum store_result count_slowly(struct store_file *file, struct chain *cha
     chain->known.expired = store_db_column(count, 4);
     uint64_t last = store_db_column(count, 5);
     sqlite3_reset(count);
+    if (last >= to) {
+        file->db.is_damaged = true;
+        return store_db_fail(&file->db, STORE_CORRUPT, "messages out of their order");
+    }
     chain->reserved = (last > from ? last : from) + 2 * SEQUENCE_BLOCK;
     chain->frontier = chain->reserved;
     chain->is_changed = true;
@@ -332,15 +336,20 @@ static int find_chain(struct store_file *file, struct chain *chain, bool *is_sou
     return 1;
 }
 
+/* The number under which the mark knows a chain; 0 when it does not. */
+static uint32_t marked_number(const struct store_file *file, const char *name)
+{
+    struct mark_chain marked;
+    for (uint32_t i = 1; i <= STORE_DB_CHAIN_MAX && mark_read_chain(file->mark_fd, i, &marked); i++)
+        if (strcmp(marked.name, name) == 0)
+            return i;
+    return 0;
+}
+
 /* Adds the row of a chain. When the mark knows the chain under a number, its row lost its name to damage. */
 static enum store_result add_chain(struct store_file *file, struct chain *chain, bool *is_sound)
 {
-    struct mark_chain marked;
-    uint32_t number = 0;
-    for (uint32_t i = 1; i <= STORE_DB_CHAIN_MAX && mark_read_chain(file->mark_fd, i, &marked) && number == 0;
-         i++)
-        if (strcmp(marked.name, chain->name) == 0)
-            number = i;
+    uint32_t number = marked_number(file, chain->name);
     if (number > 0 && store_db_run(&file->db, store_db_use(&file->db, SQL_CHAIN_DELETE, 1, INT(number)),
                                    "mending a chain") != STORE_OK)
         return store_db_failed(&file->db, "mending a chain");
@@ -369,7 +378,14 @@ static enum store_result read_chain(struct store_file *file, struct chain *chain
     int found = find_chain(file, chain, &is_sound);
     if (found < 0)
         return store_db_failed(&file->db, "finding a chain");
-    if (found == 0)
+    uint32_t marked = found > 0 && !is_sound ? marked_number(file, chain->name) : 0;
+    if (marked > 0 && marked != chain->known.number) { /* it is the number that is damaged */
+        result =
+            store_db_run(&file->db, store_db_use(&file->db, SQL_CHAIN_DELETE, 1, INT(chain->known.number)),
+                         "mending a chain");
+        found = 0;
+    }
+    if (found == 0 && result == STORE_OK)
         result = add_chain(file, chain, &is_sound);
     if (result == STORE_OK && !grow_chains(file, chain->known.number))
         result = store_db_fail(&file->db, STORE_BROKEN, "too many chains in the store");
@@ -934,6 +950,17 @@ enum store_result store_file_truncate_log(struct store_file *file)
 /* Below these sizes there is nothing worth a write. */
 enum { TIDY_FREE_PAGES = 256, TIDY_LOG_BYTES = 1 << 20 };
 
+/* Pages that were given back leave the file with the next checkpoint only, and on a full disk none may come. */
+static bool is_longer_than_its_pages(struct store_file *file)
+{
+    char path[STORE_DB_PATH];
+    struct stat database;
+    path_of(file, "store.db", path);
+    return stat(path, &database) == 0 &&
+           database.st_size >
+               store_db_pragma(&file->db, "PRAGMA page_count") * STORE_DB_PAGE + TIDY_LOG_BYTES;
+}
+
 enum store_result store_file_tidy(struct store_file *file, bool *is_done)
 {
     *is_done = false;
@@ -945,7 +972,8 @@ enum store_result store_file_tidy(struct store_file *file, bool *is_done)
     for (size_t i = 0; i < file->chain_count; i++)
         is_empty = is_empty && file->chains[i].known.live == 0;
     struct stat log;
-    if (!is_empty || fstat(file->log_fd, &log) != 0 || log.st_size < TIDY_LOG_BYTES)
+    bool is_log_large = is_empty && fstat(file->log_fd, &log) == 0 && log.st_size >= TIDY_LOG_BYTES;
+    if (!is_log_large && !is_longer_than_its_pages(file))
         return STORE_OK;
     return store_file_truncate_log(file);
 }
