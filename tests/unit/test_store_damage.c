@@ -294,6 +294,36 @@ static void store_sets_a_damaged_database_aside(void **state)
     assert_int_equal(aside, 1);
 }
 
+/* Finds a name in a file; where it stands. */
+static off_t offset_of(const char *name, const char *text)
+{
+    char path[384], *bytes;
+    join(path, trial.path, name);
+    off_t size = size_of(name), at = 0;
+    bytes = malloc((size_t)size);
+    int fd = open(path, O_RDONLY);
+    assert_int_equal(read(fd, bytes, (size_t)size), size);
+    close(fd);
+    void *found = memmem(bytes, (size_t)size, text, strlen(text));
+    assert_non_null(found);
+    at = (char *)found - bytes;
+    free(bytes);
+    return at;
+}
+
+static void store_knows_a_chain_that_lost_its_name_or_number(void **state)
+{
+    (void)state;
+    static const int before_name[] = {0, -3, -1}; /* the name, and the head of its row */
+    for (size_t i = 0; i < sizeof before_name / sizeof *before_name; i++) {
+        scratch_clear(&trial);
+        copy_store(closed.path, trial.path);
+        flip("store.db", offset_of("store.db", "calls") + before_name[i], 1);
+        struct result result = drain("damaged chain");
+        assert_int_equal(result.delivered, KEPT);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +334,7 @@ int main(void)
         cmocka_unit_test(store_counts_a_log_that_is_gone),
         cmocka_unit_test(store_believes_no_damaged_mark),
         cmocka_unit_test(store_sets_a_damaged_database_aside),
+        cmocka_unit_test(store_knows_a_chain_that_lost_its_name_or_number),
     };
     return cmocka_run_group_tests_name("damaged store", tests, set_up, tear_down);
 }
