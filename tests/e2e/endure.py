@@ -301,9 +301,9 @@ def kill_rounds(net, chain, proxyd, rounds, seed, window=16):
 
 # ---- power cuts --------------------------------------------------------------------------------------------------
 
-def _work_on(net, medium, chain, seconds):
-    """Calls and deliveries on the medium for so long; the position of the medium before each call, after its ack, and
-    after its delivery."""
+def _work_on(net, medium, chain, seconds, delivers):
+    """Calls and (if it `delivers`) deliveries on the medium for so long; the position of the medium before each call,
+    after its ack, and after its delivery."""
     proxyd = net.proxyd(chain, daemon={"state_dir": str(medium.live)})
     put_at, acked_at, settled_at = {}, {}, {}
     waiting, number, deadline = 0, 0, time.monotonic() + seconds
@@ -326,7 +326,7 @@ def _work_on(net, medium, chain, seconds):
                     assert ACKED.fullmatch(answer), answer
                     acked_at[int(tag)] = medium.position
                     waiting -= 1
-                elif number % 5 < 4:  # the rest of the time a backlog grows
+                elif delivers and number % 5 < 4:  # the rest of the time a backlog grows
                     delivered = number_of(server.recv())
                     settled_at.setdefault(delivered, medium.position)
                     server.send(b"ok")
@@ -334,12 +334,12 @@ def _work_on(net, medium, chain, seconds):
     return put_at, acked_at, settled_at
 
 
-def power_cuts(net, medium, make_chain, cuts, seconds=2.0):
+def power_cuts(net, medium, make_chain, cuts, seconds=2.0, delivers=True):
     """Works on the medium, then cuts the power `cuts` times over its history, with all that a cut may leave of the
     writes after the last sync, and starts a daemon on what is left. Figures; `lost` and `losing_cuts` say how many
     acked calls were gone, and at how many cuts: the caller judges them."""
     begin = medium.position
-    put_at, acked_at, settled_at = _work_on(net, medium, make_chain(), seconds)
+    put_at, acked_at, settled_at = _work_on(net, medium, make_chain(), seconds, delivers)
     end = medium.position
     medium.stop()
     boot_id = net.scratch / "boot_id"

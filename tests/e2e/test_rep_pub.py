@@ -99,7 +99,7 @@ def test_inproc_joins_two_chains(net):
     """A publication becomes a request to the rep-pub chain of the same daemon."""
     publisher = net.publisher()
     intake = net.chain("sub-req", at=publisher.endpoint, to="inproc://joint",
-                       backend={"backoff": "10ms", "backoff_max": "50ms"})
+                       backend={"window": 1, "backoff": "10ms", "backoff_max": "50ms"})
     news = net.chain("rep-pub", at="inproc://joint")
     proxyd = net.proxyd(intake, news)
     publisher.wait_subscribed()
