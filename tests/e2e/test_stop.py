@@ -57,7 +57,7 @@ def test_a_request_that_waits_for_its_retry_was_sent_before(net):
     """So it is `lost` at the end, though nothing of it is in flight."""
     upstreams = [net.router(swallow), net.router(swallow)]
     proxyd, calls, pipeline, _ = loaded(net, upstreams, count=1, drain="200ms", timeout="50ms", retries=5,
-                                        backoff="10s", backoff_max="10s")
+                                        backoff="1h", backoff_max="1h")
     proxyd.wait_for(calls, retries=1)
     proxyd.stop()
     assert outcomes(pipeline.wait(seconds=1)) == {"lost": 1}
