@@ -40,7 +40,6 @@ struct front {
     const struct chain_conf *conf;
     const struct surroundings *around;
     struct ports ports;
-    size_t next_port; /* where the next look for input starts */
     struct list held; /* struct held_answer, oldest first */
     uint64_t held_count, held_bytes;
     int64_t held_next_ms;
@@ -317,18 +316,11 @@ static enum front_taken take_from(struct front *front, size_t port, struct queue
 
 static enum front_taken rep_take(struct front *front, struct queue_item *item, int64_t now_ms)
 {
-    for (size_t i = 0; i < front->ports.count; i++) {
-        size_t port = (front->next_port + i) % front->ports.count;
-        struct socket *socket = &front->ports.items[port].link.socket;
-        if (!socket->zmq || !socket->is_ready)
-            continue;
-        enum front_taken taken = take_from(front, port, item, now_ms);
-        if (taken != FRONT_NOTHING) {
-            front->next_port = port + 1;
-            return taken;
-        }
-    }
-    return FRONT_NOTHING;
+    enum front_taken taken = FRONT_NOTHING;
+    int port;
+    while (taken == FRONT_NOTHING && (port = ports_next_ready(&front->ports)) >= 0)
+        taken = take_from(front, (size_t)port, item, now_ms);
+    return taken;
 }
 
 static bool rep_has_input(struct front *front, bool is_stopped)

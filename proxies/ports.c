@@ -55,6 +55,19 @@ int64_t ports_next_ms(const struct ports *ports)
     return next;
 }
 
+int ports_next_ready(struct ports *ports)
+{
+    for (size_t i = 0; i < ports->count; i++) {
+        size_t port = (ports->next + i) % ports->count;
+        const struct socket *socket = &ports->items[port].link.socket;
+        if (socket->zmq && socket->is_ready) {
+            ports->next = port + 1;
+            return (int)port;
+        }
+    }
+    return -1;
+}
+
 bool ports_have_input(struct ports *ports, bool is_stopped)
 {
     bool has_input = false;

@@ -19,6 +19,7 @@ struct port {
 
 struct ports {
     size_t count;
+    size_t next; /* where the next look for input starts */
     struct port *items;
 };
 
@@ -33,6 +34,10 @@ void ports_close(struct ports *ports, int linger_ms);
 
 /* When the first of the links is due for a tick. */
 int64_t ports_next_ms(const struct ports *ports);
+
+/* The next port whose socket may have input, each in its turn; -1 when none has. A port that was read dry does not
+ * come again. */
+int ports_next_ready(struct ports *ports);
 
 /* True while one of the sockets may have input. With `is_stopped` nobody reads now: they are settled, and the
  * answer is false. */
