@@ -11,7 +11,6 @@
 enum {
     STORE_SEQUENCE_BITS = 48,
     STORE_SECRET_BYTES = 16, /* unguessable, in each ticket */
-    STORE_DIGEST_BYTES = 16,
     STORE_REASON_BYTES = 32,
     STORE_MESSAGE_MAX = 512 << 20, /* flat bytes: half of what SQLite takes */
 };

@@ -40,10 +40,6 @@
 /* More descriptors than any chain can use; a larger limit only costs the kernel and tools that walk it. */
 #define MOST_DESCRIPTORS 65536
 
-/* The answer to an operator's `stop` is read within this time. A peer with ZMQ_IMMEDIATE, as proxyctl is, throws
- * away what it has not yet read when the connection closes. */
-#define ANSWER_READ_MS 50
-
 /* Blocks from here on go back to the kernel as soon as they are free. */
 #define LARGE_BLOCK_BYTES (128 * 1024)
 
@@ -79,7 +75,6 @@ struct daemon {
     int status; /* of the process, once it ends */
     int64_t started_ms;
     int64_t deadline_ms; /* DRAINING: becomes ENDING then; ENDING: stuck STUCK_MS later */
-    int64_t stay_ms;     /* it does not end before */
     int64_t watchdog_ms; /* between two signs of life; 0 = nobody asks */
     int64_t next_watchdog_ms;
     char told[128]; /* the last STATUS= */
@@ -233,10 +228,8 @@ static void begin_stop(struct daemon *daemon, const char *cause)
 static void stop_by_operator(void *context)
 {
     struct daemon *daemon = context;
-    if (daemon->phase != RUNNING)
-        return;
-    daemon->stay_ms = clock_ms() + ANSWER_READ_MS;
-    begin_stop(daemon, "operator");
+    if (daemon->phase == RUNNING)
+        begin_stop(daemon, "operator");
 }
 
 /* Whether what `from` sends goes into `to`, through an inproc address that both name. */
@@ -371,8 +364,6 @@ static int next_timeout(const struct daemon *daemon, int64_t now_ms)
     if (daemon->phase != RUNNING) {
         int64_t stop_ms = daemon->deadline_ms + (daemon->phase == ENDING ? STUCK_MS : 0);
         due_ms = stop_ms < due_ms ? stop_ms : due_ms;
-        if (daemon->stay_ms > now_ms && daemon->stay_ms < due_ms)
-            due_ms = daemon->stay_ms;
     }
     if (due_ms == INT64_MAX)
         return -1;
@@ -391,7 +382,7 @@ static void loop(struct daemon *daemon)
     for (;;) {
         int64_t now_ms = clock_ms();
         if (daemon->phase != RUNNING) {
-            if (stop_chains(daemon, now_ms) && now_ms >= daemon->stay_ms)
+            if (stop_chains(daemon, now_ms))
                 return;
             if (daemon->phase == ENDING && now_ms >= daemon->deadline_ms + STUCK_MS)
                 give_up(daemon);
