@@ -415,9 +415,8 @@ static void count_commit(struct store *store, size_t puts, int64_t took_us)
 {
     pthread_mutex_lock(&store->mutex);
     struct store_stats *stats = &store->stats;
-    stats->commits_total++;
+    histogram_add(&stats->commits, (uint64_t)took_us);
     stats->messages_total += puts;
-    stats->commit_us_total += (uint64_t)took_us;
     if ((uint64_t)took_us > stats->commit_us_max)
         stats->commit_us_max = (uint64_t)took_us;
     if (puts > stats->largest_group)
@@ -513,6 +512,7 @@ static bool run_group(struct store *store)
         return false;
     }
     note_sync(store, end, is_synced, began_us / 1000);
+    count_commit(store, puts, now_us() - began_us);
     while (store->pending.next != end) {
         struct store_op *op = OP(store->pending.next);
         if (is_put(op)) {
@@ -523,7 +523,6 @@ static bool run_group(struct store *store)
         }
     }
     flush(store);
-    count_commit(store, puts, now_us() - began_us);
     store->lazy_since_ms = now_ms();
     store->tidy_at_ms = store->lazy_since_ms + TIDY_MS;
     if (store->mode == USABLE && !store_file_has_space(store->file)) {
@@ -942,6 +941,7 @@ void store_stats(struct store *store, struct store_stats *stats)
     pthread_mutex_lock(&store->mutex);
     *stats = store->stats;
     pthread_mutex_unlock(&store->mutex);
+    stats->bytes_written_total = store_file_bytes_written();
     stats->is_usable = atomic_load(&store->is_usable);
 }
 

@@ -8,6 +8,7 @@
 #ifndef PROXYD_BUFFER_STORE_H
 #define PROXYD_BUFFER_STORE_H
 
+#include "buffer/histogram.h"
 #include "buffer/store_conf.h"
 
 #include <stdbool.h>
@@ -18,10 +19,11 @@
 const char *store_event_name(enum store_event_kind kind);
 
 struct store_stats {
-    uint64_t commits_total;
+    struct histogram commits; /* how long each took, its sync included */
+    uint64_t commit_us_max;
     uint64_t messages_total; /* put and committed */
     uint64_t largest_group;
-    uint64_t commit_us_total, commit_us_max;
+    uint64_t bytes_written_total; /* to the database and its log, by all stores of this process */
     bool has_reserve;
     bool is_usable; /* takes messages now */
 };

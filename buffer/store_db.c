@@ -13,7 +13,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -241,6 +243,60 @@ bool store_db_read_row(sqlite3_stmt *statement, struct store_row *row, struct st
     return store_db_column(statement, 8) == row_crc(row, place->number, place->total);
 }
 
+/* ---- counting what is written: the VFS that SQLite has, but for one method ---- */
+
+static const char meter_name[] = "proxyd";
+static sqlite3_vfs *meter_below, meter;
+static atomic_uint_fast64_t bytes_written;
+
+/* Lies behind the file of the VFS below. */
+struct metered {
+    sqlite3_io_methods methods;
+    int (*write)(sqlite3_file *, const void *, int, sqlite3_int64);
+};
+
+static struct metered *metered(sqlite3_file *file)
+{
+    return (struct metered *)(void *)((char *)file + meter_below->szOsFile);
+}
+
+static int meter_write(sqlite3_file *file, const void *data, int size, sqlite3_int64 offset)
+{
+    int code = metered(file)->write(file, data, size, offset);
+    if (code == SQLITE_OK)
+        atomic_fetch_add_explicit(&bytes_written, (uint64_t)size, memory_order_relaxed);
+    return code;
+}
+
+static int meter_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
+{
+    (void)vfs;
+    int code = meter_below->xOpen(meter_below, name, file, flags, out_flags);
+    if (file->pMethods) {
+        struct metered *mine = metered(file);
+        mine->methods = *file->pMethods;
+        mine->write = mine->methods.xWrite;
+        mine->methods.xWrite = meter_write;
+        file->pMethods = &mine->methods;
+    }
+    return code;
+}
+
+static void install_meter(void)
+{
+    meter_below = sqlite3_vfs_find(NULL);
+    meter = *meter_below;
+    meter.zName = meter_name;
+    meter.xOpen = meter_open;
+    meter.szOsFile = meter_below->szOsFile + (int)sizeof(struct metered);
+    sqlite3_vfs_register(&meter, 0);
+}
+
+uint64_t store_db_bytes_written(void)
+{
+    return atomic_load_explicit(&bytes_written, memory_order_relaxed);
+}
+
 /* ---- opening ---- */
 
 void store_db_path(char path[STORE_DB_PATH], const char *directory, const char *name)
@@ -296,7 +352,10 @@ enum store_result store_db_connect(struct store_db *db, const char *path, bool i
                                  strerror(errno));
         close(fd);
     }
-    if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK)
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_meter);
+    if (sqlite3_open_v2(path, &db->sqlite, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, meter_name) !=
+        SQLITE_OK)
         return store_db_failed(db, "opening the database");
     sqlite3_extended_result_codes(db->sqlite, 1);
     sqlite3_wal_hook(db->sqlite, after_commit, db);

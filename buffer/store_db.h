@@ -80,6 +80,9 @@ void store_db_path(char path[STORE_DB_PATH], const char *directory, const char *
 enum store_result store_db_connect(struct store_db *db, const char *path, bool is_new);
 void store_db_close(struct store_db *db);
 
+/* What all connections have written to databases and logs. Callable from every thread. */
+uint64_t store_db_bytes_written(void);
+
 /* Judges by its header what lies at `path`: STORE_OK for ours, or *is_new for nothing; STORE_CORRUPT when it does
  * not look like ours but `was_ours`, STORE_REFUSED when it is not. */
 enum store_result store_db_judge(struct store_db *db, const char *path, bool was_ours, bool *is_new);

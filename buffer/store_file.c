@@ -73,6 +73,11 @@ const char *store_file_error(const struct store_file *file)
     return file->db.error;
 }
 
+uint64_t store_file_bytes_written(void)
+{
+    return store_db_bytes_written();
+}
+
 static void path_of(const struct store_file *file, const char *name, char path[STORE_DB_PATH])
 {
     store_db_path(path, file->conf.directory, name);

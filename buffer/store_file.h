@@ -52,6 +52,9 @@ enum store_result store_file_reopen(struct store_file *file);
 /* What the last result other than STORE_OK was about. */
 const char *store_file_error(const struct store_file *file);
 
+/* What went to databases and their logs since the program began. Callable from every thread. */
+uint64_t store_file_bytes_written(void);
+
 /* The store's clock: milliseconds that never go back, and that go on while proxyd does not run as far as the
  * machine's clocks can be believed. */
 int64_t store_file_now(struct store_file *file);

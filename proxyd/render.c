@@ -211,11 +211,12 @@ static void print_store(FILE *out, const json_t *store)
 {
     if (!store)
         return;
-    fprintf(out, "\nstore %s, %lld messages in %lld commits of %lld us, reserve %s\n",
+    fprintf(out, "\nstore %s, %lld messages in %lld commits of %lld us, %lld KiB written, reserve %s\n",
             json_is_true(json_object_get(store, "usable")) ? "usable" : "OUT OF ORDER",
             (long long)json_integer_value(json_object_get(store, "messages")),
             (long long)json_integer_value(json_object_get(store, "commits")),
             (long long)json_integer_value(json_object_get(store, "commit_us")),
+            (long long)json_integer_value(json_object_get(store, "bytes_written")) / 1024,
             json_is_true(json_object_get(store, "reserve")) ? "kept" : "used up");
 }
 

@@ -89,11 +89,12 @@ static json_t *store_json(struct store *store)
     struct store_stats stats;
     store_stats(store, &stats);
     json_int_t average_us =
-        stats.commits_total > 0 ? (json_int_t)(stats.commit_us_total / stats.commits_total) : 0;
-    return json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:I}", "usable", stats.is_usable, "reserve",
-                     stats.has_reserve, "commits", (json_int_t)stats.commits_total, "messages",
+        stats.commits.total > 0 ? (json_int_t)(stats.commits.sum_us / stats.commits.total) : 0;
+    return json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "usable", stats.is_usable, "reserve",
+                     stats.has_reserve, "commits", (json_int_t)stats.commits.total, "messages",
                      (json_int_t)stats.messages_total, "largest_group", (json_int_t)stats.largest_group,
-                     "commit_us", average_us, "commit_us_max", (json_int_t)stats.commit_us_max);
+                     "commit_us", average_us, "commit_us_max", (json_int_t)stats.commit_us_max,
+                     "bytes_written", (json_int_t)stats.bytes_written_total);
 }
 
 static json_t *auth_json(const struct doors *doors)

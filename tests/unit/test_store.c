@@ -629,6 +629,31 @@ static void store_refuses_a_directory_that_is_not_there(void **state)
     assert_non_null(strstr(kit.err, "/nonexistent/proxyd"));
 }
 
+static void store_counts_what_it_writes_and_how_long_commits_take(void **state)
+{
+    (void)state;
+    open_kit();
+    char log_path[128];
+    struct stat log_before, log;
+    struct store_stats before, after;
+    path_of(log_path, "store.db-wal");
+    assert_int_equal(stat(log_path, &log_before), 0);
+    store_stats(kit.store, &before);
+    put_all(0, 500);
+    assert_int_equal(stat(log_path, &log), 0);
+    store_stats(kit.store, &after);
+    assert_int_equal(after.bytes_written_total - before.bytes_written_total,
+                     log.st_size - log_before.st_size);
+    assert_int_equal(after.messages_total, 500);
+    assert_in_range(after.largest_group, 1, 500);
+    assert_in_range(after.commits.total, 500 / after.largest_group, 500);
+    uint64_t counted = 0;
+    for (int i = 0; i <= HISTOGRAM_BOUNDS; i++)
+        counted += after.commits.counts[i];
+    assert_int_equal(counted, after.commits.total);
+    assert_in_range(after.commits.sum_us, after.commit_us_max, after.commit_us_max * counted);
+}
+
 static void store_gives_space_back_when_it_is_empty(void **state)
 {
     (void)state;
@@ -677,6 +702,7 @@ int main(void)
         TEST(store_refuses_what_is_not_its_own),
         TEST(store_refuses_a_newer_version),
         TEST(store_refuses_a_directory_that_is_not_there),
+        TEST(store_counts_what_it_writes_and_how_long_commits_take),
         TEST(store_gives_space_back_when_it_is_empty),
     };
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
