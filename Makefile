@@ -6,11 +6,12 @@ B        ?= build
 CFLAGS   ?= -O2 -g
 Q        := $(if $(V),,@)
 PACKAGES := libzmq libsodium sqlite3 jansson libconfig
-HAVE     := $(shell pkg-config --exists $(PACKAGES) 2>/dev/null && echo yes)
+LOADED   := libmicrohttpd# opened when asked for, see proxies/library.h: only their headers are needed here
+HAVE     := $(shell pkg-config --exists $(PACKAGES) $(LOADED) 2>/dev/null && echo yes)
 
 CPPFLAGS += -D_GNU_SOURCE -DPROXYD_VERSION='"$(VERSION)"' -I.
 FLAGS    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -pthread -fPIE \
-            -fstack-protector-strong -fstack-clash-protection -MMD -MP $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+            -fstack-protector-strong -fstack-clash-protection -MMD -MP $(shell pkg-config --cflags $(PACKAGES) $(LOADED) 2>/dev/null)
 HARDEN   ?= -D_FORTIFY_SOURCE=2
 LDFLAGS  += -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
 LDLIBS   += $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
