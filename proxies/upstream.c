@@ -19,95 +19,9 @@ struct connection {
     struct list link; /* upstream->connections */
     struct link line;
     enum peer peer;
-    struct list flights; /* in the order of sending */
-    uint32_t count;
-    int64_t head_since_ms;   /* since when the first flight is the oldest one owed an answer */
-    int64_t earliest_end_ms; /* no flight's max_age ends before this */
-    bool is_blocked;         /* libzmq has no room, or no peer yet */
+    struct lane lane;
+    bool is_blocked; /* libzmq has no room, or no peer yet */
 };
-
-int flights_open(struct flights *flights, uint32_t capacity)
-{
-    *flights = (struct flights){.slots = calloc(capacity, sizeof *flights->slots), .capacity = capacity};
-    if (!flights->slots)
-        return -1;
-    list_init(&flights->unused);
-    list_init(&flights->ended);
-    return 0;
-}
-
-void flights_close(struct flights *flights)
-{
-    for (uint32_t i = 0; i < flights->touched; i++)
-        message_close(&flights->slots[i].reply);
-    free(flights->slots);
-    *flights = (struct flights){0};
-}
-
-static struct flight *flights_take(struct flights *flights)
-{
-    struct list *link = list_first(&flights->unused);
-    struct flight *flight = NULL;
-    if (link) {
-        list_remove(link);
-        flight = LIST_ENTRY(link, struct flight, link);
-        flight->generation++;
-    } else if (flights->touched < flights->capacity) {
-        flight = &flights->slots[flights->touched++];
-        flight->generation = retry_random(); /* nobody can guess an id that is in use */
-        list_init(&flight->link);
-    }
-    if (flight)
-        flights->used++;
-    return flight;
-}
-
-struct flight *flights_next_ended(struct flights *flights)
-{
-    struct list *link = list_first(&flights->ended);
-    if (!link)
-        return NULL;
-    list_remove(link);
-    return LIST_ENTRY(link, struct flight, link);
-}
-
-void flights_return(struct flights *flights, struct flight *flight)
-{
-    message_close(&flight->reply);
-    flight->item = NULL;
-    flight->connection = NULL;
-    list_prepend(&flights->unused, &flight->link);
-    flights->used--;
-}
-
-/* The id frame of an envelope. */
-struct wire_id {
-    uint32_t slot, generation;
-};
-
-static struct flight *find_flight(struct connection *connection, struct flights *flights, zmq_msg_t *frame)
-{
-    struct wire_id id;
-    if (zmq_msg_size(frame) != sizeof id)
-        return NULL;
-    memcpy(&id, zmq_msg_data(frame), sizeof id);
-    if (id.slot >= flights->touched)
-        return NULL;
-    struct flight *flight = &flights->slots[id.slot];
-    return flight->connection == connection && flight->generation == id.generation ? flight : NULL;
-}
-
-/* The flight leaves its connection and is handed back with a result. */
-static void end_flight(struct upstream *upstream, struct flight *flight, enum back_result result)
-{
-    flight->result = result;
-    flight->was_alone = upstream->flights->used == 1;
-    flight->connection->count--;
-    flight->connection = NULL;
-    upstream->inflight--;
-    list_remove(&flight->link);
-    list_append(&upstream->flights->ended, &flight->link);
-}
 
 static bool is_bound(const struct upstream *upstream)
 {
@@ -139,8 +53,7 @@ static int add_connection(struct upstream *upstream, char *err, size_t err_size)
         return -1;
     }
     connection->peer = initial_peer(upstream);
-    connection->earliest_end_ms = INT64_MAX;
-    list_init(&connection->flights);
+    lane_open(&connection->lane);
     if (link_open(&connection->line, &upstream->link_conf, upstream->around, &upstream->backoff, err,
                   err_size) != 0) {
         free(connection);
@@ -183,18 +96,12 @@ void upstream_close(struct upstream *upstream)
         remove_connection(upstream, LIST_ENTRY(link, struct connection, link));
 }
 
-/* The connection's socket is closed, or about to be: what is in flight on it ends as `lost`, or as `timeout`
- * where it is `overdue` or its max_age has passed. */
+/* The connection's socket is closed, or about to be. */
 static void end_flights(struct upstream *upstream, struct connection *connection,
                         const struct flight *overdue, int64_t now_ms)
 {
-    LIST_EACH_SAFE (link, following, &connection->flights) {
-        struct flight *flight = LIST_ENTRY(link, struct flight, link);
-        bool is_late = flight == overdue || flight->expires_ms <= now_ms;
-        end_flight(upstream, flight, is_late ? BACK_TIMEOUT : BACK_LOST);
-    }
+    upstream->inflight -= lane_abandon(upstream->flights, &connection->lane, overdue, now_ms);
     connection->peer = initial_peer(upstream);
-    connection->earliest_end_ms = INT64_MAX;
     connection->is_blocked = false;
 }
 
@@ -222,12 +129,12 @@ static struct flight *match_reply(struct upstream *upstream, struct connection *
                                   const struct message *envelope)
 {
     if (envelope->count == 1)
-        return find_flight(connection, upstream->flights, message_frame(envelope, 0));
-    if (envelope->count > 1 || list_is_empty(&connection->flights))
+        return flights_find(upstream->flights, &connection->lane, message_frame(envelope, 0));
+    if (envelope->count > 1 || connection->lane.count == 0)
         return NULL;
     /* A reply without an id can only answer a request that was sent without one: then it is alone here. */
-    bool was_lockstep = connection->count == 1 && connection->peer != PEER_ENVELOPE;
-    return was_lockstep ? LIST_ENTRY(connection->flights.next, struct flight, link) : NULL;
+    bool was_lockstep = connection->lane.count == 1 && connection->peer != PEER_ENVELOPE;
+    return was_lockstep ? LIST_ENTRY(connection->lane.flights.next, struct flight, link) : NULL;
 }
 
 /* Takes one reply; false when there is none to read. */
@@ -252,11 +159,8 @@ static bool read_reply(struct upstream *upstream, struct connection *connection,
         return true;
     }
     learn_peer(connection, &body);
-    bool was_head = connection->flights.next == &flight->link;
-    message_move(&flight->reply, &body);
-    end_flight(upstream, flight, BACK_DELIVERED);
-    if (was_head)
-        connection->head_since_ms = now_ms;
+    lane_answer(upstream->flights, flight, &body, now_ms);
+    upstream->inflight--;
     backoff_reset(&upstream->backoff);
     return true;
 }
@@ -270,39 +174,22 @@ static void read_replies(struct upstream *upstream, struct connection *connectio
     }
 }
 
-/* The scan is rare: earliest_end_ms only moves on when it has come. */
-static bool has_expired(struct connection *connection, int64_t now_ms)
-{
-    if (now_ms < connection->earliest_end_ms)
-        return false;
-    connection->earliest_end_ms = INT64_MAX;
-    LIST_EACH (link, &connection->flights) {
-        const struct flight *flight = LIST_ENTRY(link, struct flight, link);
-        if (flight->expires_ms < connection->earliest_end_ms)
-            connection->earliest_end_ms = flight->expires_ms;
-    }
-    return connection->earliest_end_ms <= now_ms;
-}
-
 static int64_t head_deadline_ms(const struct upstream *upstream, const struct connection *connection)
 {
-    bool runs = upstream->conf->backend.timeout_ms > 0 && connection->count > 0;
-    return runs ? connection->head_since_ms + upstream->conf->backend.timeout_ms : INT64_MAX;
+    return lane_deadline_ms(&connection->lane, upstream->conf->backend.timeout_ms);
 }
 
 static void check_deadlines(struct upstream *upstream, struct connection *connection, int64_t now_ms)
 {
-    if (connection->count == 0)
-        return;
     bool is_overdue = now_ms >= head_deadline_ms(upstream, connection);
-    if (!is_overdue && !has_expired(connection, now_ms))
+    if (!is_overdue && !lane_has_expired(&connection->lane, now_ms))
         return;
     EVENT(&upstream->around->runtime->events, EVENT_WARNING, "upstream-timeout",
           EVENT_TEXT("chain", upstream->around->chain),
           EVENT_TEXT("endpoint", upstream->link_conf.endpoint->text),
-          EVENT_NUMBER("after_ms", now_ms - connection->head_since_ms),
-          EVENT_NUMBER("inflight", connection->count));
-    struct flight *head = LIST_ENTRY(connection->flights.next, struct flight, link);
+          EVENT_NUMBER("after_ms", now_ms - connection->lane.head_since_ms),
+          EVENT_NUMBER("inflight", connection->lane.count));
+    struct flight *head = LIST_ENTRY(connection->lane.flights.next, struct flight, link);
     abandon(upstream, connection, is_overdue ? head : NULL, "silent", now_ms);
 }
 
@@ -355,7 +242,7 @@ static void fit_connections(struct upstream *upstream, uint64_t waiting)
     uint64_t idle = 0;
     LIST_EACH_SAFE (link, following, &upstream->connections) {
         struct connection *connection = LIST_ENTRY(link, struct connection, link);
-        if (connection->count > 0)
+        if (connection->lane.count > 0)
             continue;
         bool is_spare = needs_one && connection->peer != PEER_ENVELOPE;
         bool is_broken = connection->line.state == LINK_WAITING;
@@ -410,7 +297,7 @@ int64_t upstream_next_ms(const struct upstream *upstream)
     LIST_EACH (link, &upstream->connections) {
         const struct connection *connection = LIST_ENTRY(link, struct connection, link);
         const int64_t due[] = {link_next_ms(&connection->line), head_deadline_ms(upstream, connection),
-                               connection->count > 0 ? connection->earliest_end_ms : INT64_MAX};
+                               connection->lane.count > 0 ? connection->lane.earliest_end_ms : INT64_MAX};
         for (size_t i = 0; i < sizeof due / sizeof *due; i++)
             next = due[i] < next ? due[i] : next;
     }
@@ -447,7 +334,7 @@ static struct connection *connection_with_room(const struct upstream *upstream, 
             continue;
         if (connection->peer == PEER_ENVELOPE)
             return connection;
-        if (connection->count == 0 && !found)
+        if (connection->lane.count == 0 && !found)
             found = connection;
     }
     return found;
@@ -462,11 +349,8 @@ static enum wire_sent send_request(struct upstream *upstream, struct connection 
                                    struct flight *flight)
 {
     struct message id = {0};
-    if (connection->peer == PEER_ENVELOPE) {
-        struct wire_id wire_id = {(uint32_t)(flight - upstream->flights->slots), flight->generation};
-        if (message_add_bytes(&id, &wire_id, sizeof wire_id) != 0)
-            return WIRE_FULL;
-    }
+    if (connection->peer == PEER_ENVELOPE && flights_write_id(upstream->flights, flight, &id) != 0)
+        return WIRE_FULL;
     enum wire_sent sent = wire_send(&connection->line.socket, &id, true, &flight->item->body);
     message_close(&id);
     return sent;
@@ -475,25 +359,16 @@ static enum wire_sent send_request(struct upstream *upstream, struct connection 
 bool upstream_send(struct upstream *upstream, struct queue_item *item, int64_t now_ms)
 {
     struct connection *connection = connection_with_room(upstream, now_ms);
-    struct flight *flight = connection ? flights_take(upstream->flights) : NULL;
+    struct flight *flight = connection ? flights_take(upstream->flights, item) : NULL;
     if (!flight)
         return false;
-    flight->item = item;
     if (send_request(upstream, connection, flight) != WIRE_SENT) {
         connection->is_blocked = true;
         flights_return(upstream->flights, flight);
         return false;
     }
-    int64_t max_age_ms = upstream->conf->queue.max_age_ms;
     flight->upstream = upstream;
-    flight->connection = connection;
-    flight->expires_ms = max_age_ms > 0 ? item->taken_ms + max_age_ms : INT64_MAX;
-    if (flight->expires_ms < connection->earliest_end_ms)
-        connection->earliest_end_ms = flight->expires_ms;
-    if (connection->count == 0)
-        connection->head_since_ms = now_ms;
-    list_append(&connection->flights, &flight->link);
-    connection->count++;
+    lane_add(&connection->lane, flight, upstream->conf->queue.max_age_ms, now_ms);
     upstream->inflight++;
     if (item->was_sent)
         upstream->around->ledger->redelivered++;
@@ -505,7 +380,7 @@ void upstream_abandon(struct upstream *upstream, int64_t now_ms)
 {
     LIST_EACH (link, &upstream->connections) {
         struct connection *connection = LIST_ENTRY(link, struct connection, link);
-        if (connection->count > 0)
+        if (connection->lane.count > 0)
             abandon(upstream, connection, NULL, NULL, now_ms);
     }
 }

@@ -13,45 +13,12 @@
 #ifndef PROXYD_PROXIES_UPSTREAM_H
 #define PROXYD_PROXIES_UPSTREAM_H
 
-#include "buffer/queue.h"
-#include "proxies/back.h"
+#include "proxies/flights.h"
 #include "proxies/link.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-struct connection;
-struct upstream;
-
-/* One attempt: a request that was handed to libzmq. */
-struct flight {
-    struct list link; /* its connection's, in the order of sending; then the ended ones' */
-    struct queue_item *item;
-    struct upstream *upstream;
-    struct connection *connection;
-    uint32_t generation; /* tells it from earlier users of the same slot */
-    int64_t expires_ms;  /* when its item's max_age ends the attempt */
-    enum back_result result;
-    bool was_alone;
-    struct message reply;
-};
-
-/* All flights of a backend; a flight's slot and generation are its id on the wire. */
-struct flights {
-    struct flight *slots;
-    uint32_t capacity, used;
-    uint32_t touched;          /* slots below this have been used before; the others cost no memory yet */
-    struct list unused, ended; /* of flight.link */
-};
-
-/* Room for `capacity` flights. -1 when memory is short. */
-int flights_open(struct flights *flights, uint32_t capacity);
-void flights_close(struct flights *flights);
-
-/* The next flight that ended, now the caller's until flights_return; NULL when there is none. */
-struct flight *flights_next_ended(struct flights *flights);
-void flights_return(struct flights *flights, struct flight *flight);
 
 struct upstream {
     const struct chain_conf *conf;
