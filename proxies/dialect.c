@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static const struct dialect *const dialects[] = {&dialect_raw, &dialect_pyzmqrpc};
+static const struct dialect *const dialects[] = {&dialect_raw, &dialect_pyzmqrpc, &dialect_zmqframework};
 
 const struct dialect *dialect_find(const char *name)
 {
@@ -19,7 +19,7 @@ const struct dialect *dialect_find(const char *name)
 
 const char *dialect_names(void)
 {
-    return "raw, pyzmqrpc";
+    return "raw, pyzmqrpc, zmqframework";
 }
 
 bool dialect_is_heartbeat(const struct dialect *dialect, const struct message *body)

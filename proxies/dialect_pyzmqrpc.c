@@ -5,19 +5,10 @@
  */
 #include "proxies/dialect.h"
 
+#include "proxies/dialect_json.h"
+
 #include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-static int add_json(struct message *out, json_t *object)
-{
-    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    json_decref(object);
-    int rc = text ? message_add_bytes(out, text, strlen(text)) : -1;
-    free(text);
-    return rc;
-}
 
 static int pyzmqrpc_ack(const struct message *request, const char *level, const char *ticket,
                         struct message *out)
@@ -25,7 +16,7 @@ static int pyzmqrpc_ack(const struct message *request, const char *level, const 
     (void)request;
     json_t *ack = json_pack("{s:i, s:s, s:s*, s:s*}", "status_code", 200, "status_message", "OK", "ack",
                             level, "ticket", ticket);
-    return add_json(out, ack);
+    return dialect_add_json(out, ack);
 }
 
 static int pyzmqrpc_error(const struct message *request, enum reason reason, const char *detail,
@@ -37,7 +28,7 @@ static int pyzmqrpc_error(const struct message *request, enum reason reason, con
     snprintf(text, sizeof text, "%s: %s", info->name, detail ? detail : info->text);
     json_t *error =
         json_pack("{s:i, s:s, s:i}", "status_code", 482, "status_message", text, "code", info->code);
-    return add_json(out, error);
+    return dialect_add_json(out, error);
 }
 
 const struct dialect dialect_pyzmqrpc = {

@@ -1,5 +1,6 @@
 /* links: proxyd/config.c proxyd/config_keys.c proxyd/config_source.c proxies/endpoint.c proxies/kinds.c */
-/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/ledger.c buffer/message.c */
+/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_zmqframework.c */
+/* links: proxies/dialect_json.c proxies/ledger.c buffer/message.c */
 /* links: auth/address.c auth/keygen.c auth/secret.c auth/users.c */
 /* links: tests/fuzz/fuzz_config.c tests/fuzz/replay.c */
 /* SPDX-License-Identifier: MIT
@@ -719,7 +720,8 @@ static void names_are_checked(void **state)
     char known[500];
     snprintf(known, sizeof(known), "c:1: chain \"a\": unknown kind \"rep\"; known: %s\n", kind_names());
     expect(chain_with("rep", "", "", ""), known);
-    refuse_rest("rep-req", "dialect = \"latin\";", "unknown dialect \"latin\"; known: raw, pyzmqrpc");
+    refuse_rest("rep-req", "dialect = \"latin\";",
+                "unknown dialect \"latin\"; known: raw, pyzmqrpc, zmqframework");
     expect("chains = ( { name = \"a b\"; kind = \"rep-req\"; frontend = { endpoints = [ \"tcp://*:1\" ]; };"
            " backend = { endpoints = [ \"tcp://b:1\" ]; }; } );",
            "c:1: chain \"#1\": name must be letters, digits, \"_\", \".\" and \"-\"\n");
@@ -844,7 +846,8 @@ static void contradictions_are_refused(void **state)
 static void problems_cannot_rule_the_terminal(void **state)
 {
     (void)state;
-    refuse_rest("rep-req", "dialect = \"\x1b[2J\\n\";", "unknown dialect \"?[2J?\"; known: raw, pyzmqrpc");
+    refuse_rest("rep-req", "dialect = \"\x1b[2J\\n\";",
+                "unknown dialect \"?[2J?\"; known: raw, pyzmqrpc, zmqframework");
 }
 
 /* ---- The reference and the kept corpus ---- */

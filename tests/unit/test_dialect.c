@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c */
+/* links: proxies/dialect_zmqframework.c proxies/dialect_json.c */
 /* links: proxies/ledger.c buffer/message.c */
 #include "proxies/dialect.h"
 
@@ -65,6 +66,37 @@ static void pyzmqrpc_knows_its_heartbeat_and_nothing_like_it(void **state)
     message_close(&body);
 }
 
+static void assert_frames(struct message *message, const char *first, const char *second)
+{
+    assert_int_equal(message->count, 2);
+    const char *const texts[] = {first, second};
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(zmq_msg_size(message_frame(message, i)), strlen(texts[i]));
+        assert_memory_equal(zmq_msg_data(message_frame(message, i)), texts[i], strlen(texts[i]));
+    }
+    message_close(message);
+}
+
+static void zmqframework_repeats_the_event_name_in_two_frames(void **state)
+{
+    (void)state;
+    const struct dialect *zmqframework = dialect_find("zmqframework");
+    struct message out = {0}, request = {0};
+    assert_int_equal(zmqframework->error(&request, REASON_TOO_LARGE, NULL, &out), 0);
+    assert_frames(&out, "", "{\"error\":\"too-large\",\"code\":413}");
+    static const char *const frames[] = {"message \xff", "{\"content\":1}", "more"};
+    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
+        assert_int_equal(message_add_bytes(&request, frames[i], strlen(frames[i])), 0);
+        assert_int_equal(zmqframework->ack(&request, "synced", "T1", &out), 0);
+        assert_frames(&out, frames[0], "{\"accepted\":true,\"ack\":\"synced\",\"ticket\":\"T1\"}");
+        assert_int_equal(zmqframework->ack(&request, NULL, NULL, &out), 0);
+        assert_frames(&out, frames[0], "{\"accepted\":true}");
+        assert_int_equal(zmqframework->error(&request, REASON_LOST, "detail", &out), 0);
+        assert_frames(&out, frames[0], "{\"error\":\"lost\",\"code\":504}");
+    }
+    message_close(&request);
+}
+
 static void every_reason_has_its_code_and_words(void **state)
 {
     (void)state;
@@ -125,6 +157,7 @@ int main(void)
         cmocka_unit_test(raw_speaks_in_plain_words),
         cmocka_unit_test(pyzmqrpc_speaks_its_json),
         cmocka_unit_test(pyzmqrpc_knows_its_heartbeat_and_nothing_like_it),
+        cmocka_unit_test(zmqframework_repeats_the_event_name_in_two_frames),
         cmocka_unit_test(every_reason_has_its_code_and_words),
         cmocka_unit_test(every_named_dialect_is_found_and_no_other),
         cmocka_unit_test(ledger_balances_only_when_it_does),

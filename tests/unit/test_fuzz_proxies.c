@@ -1,4 +1,5 @@
 /* links: tests/fuzz/replay.c tests/fuzz/fuzz_zmtp.c proxies/zmtp.c */
+/* links: tests/fuzz/fuzz_json_span.c proxies/json_span.c */
 /* SPDX-License-Identifier: MIT
  *
  * The kept corpora of the fuzz targets of proxies/, replayed.
@@ -11,7 +12,7 @@
 
 #include <cmocka.h>
 
-fuzz_fn fuzz_zmtp;
+fuzz_fn fuzz_zmtp, fuzz_json_span;
 
 static void zmtp_corpus_holds(void **state)
 {
@@ -19,10 +20,17 @@ static void zmtp_corpus_holds(void **state)
     assert_in_range(fuzz_replay(fuzz_zmtp, "tests/fuzz/corpus/zmtp"), 10, 10000);
 }
 
+static void json_span_corpus_holds(void **state)
+{
+    (void)state;
+    assert_in_range(fuzz_replay(fuzz_json_span, "tests/fuzz/corpus/json_span"), 10, 10000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(zmtp_corpus_holds),
+        cmocka_unit_test(json_span_corpus_holds),
     };
     return cmocka_run_group_tests_name("fuzz_proxies", tests, NULL, NULL);
 }
