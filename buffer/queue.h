@@ -69,6 +69,7 @@ enum { QUEUE_SECRET_BYTES = 16, QUEUE_REASON_BYTES = 32, QUEUE_TICKET_BYTES = 49
 struct queue_item {
     uint64_t id;             /* rising in the order of put, never reused by this queue */
     int64_t taken_ms;        /* when the chain took it; its age counts from here */
+    uint16_t taken_us;       /* and how far into that millisecond */
     int64_t retry_ms;        /* RETRYING: not before this */
     uint32_t attempts;       /* failed deliveries that count towards a dead letter */
     uint32_t retries;        /* attempts after the first, for the backend's own use */

@@ -64,6 +64,7 @@ struct store {
     struct list incoming;
     bool is_closing;
     struct store_stats stats;
+    struct histogram commits; /* the store thread adds */
     atomic_bool is_usable;
 
     /* the store thread's own */
@@ -411,11 +412,12 @@ static enum store_result write_group(struct store *store, struct list *end, bool
     return result;
 }
 
-static void count_commit(struct store *store, size_t puts, int64_t took_us)
+static void count_commit(struct store *store, size_t puts, int64_t began_us)
 {
+    int64_t ended_us = now_us(), took_us = ended_us - began_us;
+    histogram_add(&store->commits, (uint64_t)took_us, ended_us / 1000);
     pthread_mutex_lock(&store->mutex);
     struct store_stats *stats = &store->stats;
-    histogram_add(&stats->commits, (uint64_t)took_us);
     stats->messages_total += puts;
     if ((uint64_t)took_us > stats->commit_us_max)
         stats->commit_us_max = (uint64_t)took_us;
@@ -512,7 +514,7 @@ static bool run_group(struct store *store)
         return false;
     }
     note_sync(store, end, is_synced, began_us / 1000);
-    count_commit(store, puts, now_us() - began_us);
+    count_commit(store, puts, began_us);
     while (store->pending.next != end) {
         struct store_op *op = OP(store->pending.next);
         if (is_put(op)) {
@@ -941,6 +943,7 @@ void store_stats(struct store *store, struct store_stats *stats)
     pthread_mutex_lock(&store->mutex);
     *stats = store->stats;
     pthread_mutex_unlock(&store->mutex);
+    histogram_read(&store->commits, now_ms(), &stats->commits);
     stats->bytes_written_total = store_file_bytes_written();
     stats->is_usable = atomic_load(&store->is_usable);
 }

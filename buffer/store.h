@@ -19,7 +19,7 @@
 const char *store_event_name(enum store_event_kind kind);
 
 struct store_stats {
-    struct histogram commits; /* how long each took, its sync included */
+    struct histogram_stats commits; /* how long each took, its sync included */
     uint64_t commit_us_max;
     uint64_t messages_total; /* put and committed */
     uint64_t largest_group;

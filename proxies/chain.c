@@ -71,6 +71,7 @@ struct chain {
     bool has_backlog;           /* the last turn stopped at its budget */
     int64_t unconnected_ms;     /* since when no upstream is connected; -1 = one is */
     uint64_t turns;
+    uint16_t now_us;   /* how far into now_ms this turn began */
     struct wishes now; /* the loop's copy */
 
     pthread_t thread;
@@ -79,7 +80,8 @@ struct chain {
     uint32_t upstream_count;
     struct upstream_stats *rows; /* the loop's, copied when published */
 
-    atomic_bool is_turning; /* counters may be ahead of `published` */
+    struct histogram requests; /* the loop adds */
+    atomic_bool is_turning;    /* counters may be ahead of `published` */
     pthread_mutex_t mutex;
     struct wishes wanted;       /* guarded by mutex */
     struct list asks;           /* guarded by mutex: struct ask not looked at yet */
@@ -90,6 +92,15 @@ static int64_t clock_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* The time of the next turn. */
+static int64_t look_at_clock(struct chain *chain)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    chain->now_us = (uint16_t)(now.tv_nsec / 1000 % 1000);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
@@ -124,6 +135,15 @@ static void answer_ack(struct chain *chain, const struct queue_item *item, const
     message_close(&body);
 }
 
+/* The caller of a message that was in the queue is about to be answered; one that has no caller is delivered. */
+static void count_time(struct chain *chain, const struct queue_item *item, int64_t now_ms)
+{
+    if (item->envelope.count == 0 && chain->conf->kind->answer != ANSWER_NEVER)
+        return;
+    int64_t took_us = (now_ms - item->taken_ms) * 1000 + chain->now_us - item->taken_us;
+    histogram_add(&chain->requests, took_us > 0 ? (uint64_t)took_us : 0, now_ms);
+}
+
 /* ---- the ends of a message ---- */
 
 static void leave_queue(struct chain *chain, struct queue_item *item)
@@ -135,6 +155,7 @@ static void leave_queue(struct chain *chain, struct queue_item *item)
 static void fail(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
 {
     chain->ledger.failed[reason]++;
+    count_time(chain, item, now_ms);
     answer_error(chain, item, reason, now_ms);
     leave_queue(chain, item);
 }
@@ -147,6 +168,7 @@ static void expire(struct chain *chain, struct queue_item *item, int64_t now_ms)
         return;
     }
     chain->ledger.expired++;
+    count_time(chain, item, now_ms);
     answer_error(chain, item, REASON_UNAVAILABLE, now_ms);
     leave_queue(chain, item);
 }
@@ -169,6 +191,7 @@ static bool acks_when_stored(const struct chain *chain)
 static void answer_accepted(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
     char ticket[QUEUE_TICKET_BYTES];
+    count_time(chain, item, now_ms);
     queue_ticket(chain->queue, item, ticket);
     answer_ack(chain, item, queue_ack_level(chain->queue), ticket, now_ms);
     message_close(&item->envelope);
@@ -391,6 +414,7 @@ static bool take_message(struct chain *chain, int64_t now_ms)
     chain->spare = NULL;
     chain->turn_bytes += item->body.bytes;
     item->taken_ms = now_ms;
+    item->taken_us = chain->now_us;
     switch (taken) {
     case FRONT_MESSAGE:
         accept_message(chain, item, now_ms);
@@ -469,6 +493,7 @@ static void settle(struct chain *chain, struct back_outcome *outcome, int64_t no
         return;
     }
     chain->ledger.delivered++;
+    count_time(chain, item, now_ms);
     if (chain->conf->kind->answer == ANSWER_SENT)
         answer_ack(chain, item, NULL, NULL, now_ms);
     else
@@ -686,7 +711,9 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
     int64_t taken_ms = published->oldest_taken_ms;
     memcpy(stats->upstreams, published->upstreams, chain->upstream_count * sizeof *stats->upstreams);
     pthread_mutex_unlock(&chain->mutex);
-    stats->oldest_ms = taken_ms < 0 ? -1 : clock_ms() - taken_ms;
+    int64_t now_ms = clock_ms();
+    stats->oldest_ms = taken_ms < 0 ? -1 : now_ms - taken_ms;
+    histogram_read(&chain->requests, now_ms, &stats->requests);
     return 0;
 }
 
@@ -847,7 +874,7 @@ static void *chain_run(void *argument)
     char name[16];
     snprintf(name, sizeof name, "%s", chain->conf->name);
     pthread_setname_np(pthread_self(), name);
-    int64_t now_ms = clock_ms();
+    int64_t now_ms = look_at_clock(chain);
     while (read_wishes(chain), !is_finished(chain, now_ms)) {
         atomic_store(&chain->is_turning, true);
         turn(chain, now_ms);
@@ -866,7 +893,7 @@ static void *chain_run(void *argument)
             chain->has_news = false;
             queue_settle(chain->queue);
         }
-        now_ms = clock_ms();
+        now_ms = look_at_clock(chain);
     }
     end_all(chain, now_ms);
     publish(chain, true);

@@ -5,6 +5,7 @@
 #ifndef PROXYD_PROXIES_STATS_H
 #define PROXYD_PROXIES_STATS_H
 
+#include "buffer/histogram.h"
 #include "proxies/ledger.h"
 
 #include <stdint.h>
@@ -29,7 +30,9 @@ struct chain_stats {
     enum chain_state state;
     struct ledger ledger; /* balanced */
     uint64_t queue_bytes; /* of queued and inflight */
-    int64_t oldest_ms;    /* age of the oldest queued or inflight message; -1 when there is none */
+    /* from taking a message to its caller's answer, unless it was refused; without callers: to its delivery */
+    struct histogram_stats requests;
+    int64_t oldest_ms; /* age of the oldest queued or inflight message; -1 when there is none */
     uint32_t upstream_count;
     struct upstream_stats *upstreams; /* upstream_count rows; freed by chain_stats_close */
 };

@@ -122,6 +122,15 @@ static void print_beside(FILE *out, const json_t *chain)
     json_decref(counts);
 }
 
+/* Quantiles of the last minute or two. */
+static void print_times(FILE *out, const json_t *chain)
+{
+    const json_t *p50 = json_object_get(chain, "p50_us"), *p99 = json_object_get(chain, "p99_us");
+    if (json_is_integer(p50) && json_is_integer(p99))
+        fprintf(out, "  lately: half within %.3g ms, 99 %% within %.3g ms\n",
+                (double)json_integer_value(p50) / 1000, (double)json_integer_value(p99) / 1000);
+}
+
 static void print_upstreams(FILE *out, const json_t *upstreams, bool has_colour)
 {
     size_t index;
@@ -286,6 +295,7 @@ void render_chain(FILE *out, const json_t *chain, bool has_colour)
     json_t *chains = json_array();
     json_array_append(chains, json_object_get(chain, "status"));
     print_chains(out, chains, has_colour);
+    print_times(out, json_array_get(chains, 0));
     json_decref(chains);
 }
 

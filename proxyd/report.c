@@ -6,6 +6,7 @@
 
 #include "buffer/store.h"
 #include "proxies/dialect.h"
+#include "proxies/guard.h"
 #include "proxies/kinds.h"
 #include "proxyd/config.h"
 #include "proxyd/config_keys.h"
@@ -48,6 +49,12 @@ static json_t *upstreams_json(const struct chain_stats *stats, bool is_full)
     return list;
 }
 
+/* A quantile of the last minute or two; null when there was nothing. */
+static json_t *quantile_json(const struct histogram_stats *stats, uint64_t us)
+{
+    return stats->recent_total > 0 ? json_integer((json_int_t)us) : json_null();
+}
+
 static json_t *chain_json(struct chain *chain, bool is_full)
 {
     struct chain_stats stats;
@@ -76,6 +83,8 @@ static json_t *chain_json(struct chain *chain, bool is_full)
     if (json) {
         json_object_set_new(json, "oldest_ms",
                             stats.oldest_ms < 0 ? json_null() : json_integer(stats.oldest_ms));
+        json_object_set_new(json, "p50_us", quantile_json(&stats.requests, stats.requests.p50_us));
+        json_object_set_new(json, "p99_us", quantile_json(&stats.requests, stats.requests.p99_us));
         for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++)
             json_object_set_new(json, beside[i].name, json_integer((json_int_t)beside[i].value));
         json_object_set_new(json, "upstreams", upstreams_json(&stats, is_full));
@@ -90,11 +99,21 @@ static json_t *store_json(struct store *store)
     store_stats(store, &stats);
     json_int_t average_us =
         stats.commits.total > 0 ? (json_int_t)(stats.commits.sum_us / stats.commits.total) : 0;
-    return json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "usable", stats.is_usable, "reserve",
-                     stats.has_reserve, "commits", (json_int_t)stats.commits.total, "messages",
+    return json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:I}", "usable", stats.is_usable,
+                     "reserve", stats.has_reserve, "commits", (json_int_t)stats.commits.total, "messages",
                      (json_int_t)stats.messages_total, "largest_group", (json_int_t)stats.largest_group,
-                     "commit_us", average_us, "commit_us_max", (json_int_t)stats.commit_us_max,
-                     "bytes_written", (json_int_t)stats.bytes_written_total);
+                     "commit_us", average_us, "commit_us_max", (json_int_t)stats.commit_us_max, "p50_us",
+                     quantile_json(&stats.commits, stats.commits.p50_us), "p99_us",
+                     quantile_json(&stats.commits, stats.commits.p99_us), "bytes_written",
+                     (json_int_t)stats.bytes_written_total);
+}
+
+/* Of the connections that peers make. */
+static json_t *connections_json(void)
+{
+    struct guard_stats stats = guard_stats();
+    return json_pack("{s:I, s:I, s:I}", "now", (json_int_t)stats.connections, "refused",
+                     (json_int_t)stats.refused, "cut", (json_int_t)stats.cut);
 }
 
 static json_t *auth_json(const struct doors *doors)
@@ -120,9 +139,9 @@ json_t *report_status(struct chain *const *chains, size_t chain_count, struct st
             return NULL;
         }
     }
-    return json_pack("{s:s, s:I, s:o, s:o, s:o*}", "version", PROXYD_VERSION, "uptime_ms",
-                     (json_int_t)uptime_ms, "chains", list, "auth", auth_json(doors), "store",
-                     store ? store_json(store) : NULL);
+    return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o*}", "version", PROXYD_VERSION, "uptime_ms",
+                     (json_int_t)uptime_ms, "chains", list, "auth", auth_json(doors), "connections",
+                     connections_json(), "store", store ? store_json(store) : NULL);
 }
 
 static json_t *texts_json(const struct text_list *texts)

@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* {"version", "uptime_ms", "chains": [...], "auth"}: state, counters and upstreams of each chain, in the order
+/* {"version", "uptime_ms", "chains": [...], "auth", "connections", "store"}: state, counters and upstreams of each chain, in the order
  * of the file. `auth` counts attempts to connect by verdict; it, `failed` and `dropped` hold what has occurred.
  * NULL when memory is short. */
 json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store,

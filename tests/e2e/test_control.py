@@ -20,7 +20,7 @@ from peers import error_of, swallow
 
 LEDGER = ["accepted", "delivered", "failed", "dropped", "expired", "dead", "queued", "inflight"]
 BESIDE = ["oldest_ms", "retries", "recreates", "redelivered", "orphaned", "malformed", "restored",
-          "stray", "heartbeats", "slow_subscriber", "queue_bytes"]
+          "stray", "heartbeats", "slow_subscriber", "queue_bytes", "p50_us", "p99_us"]
 
 
 def run(*arguments, **options):
@@ -63,8 +63,9 @@ def test_status_has_every_field_of_every_chain(net):
     proxyd = net.proxyd(*chains)
     net.caller(chains[0]).call(b"x")
     status = proxyd.control("status")
-    assert list(status) == ["version", "uptime_ms", "chains", "auth"]
+    assert list(status) == ["version", "uptime_ms", "chains", "auth", "connections"]
     assert status["version"] == "0.1.0" and status["auth"] == {}
+    assert set(status["connections"]) == {"now", "refused", "cut"} and status["connections"]["now"] >= 1
     assert [chain["name"] for chain in status["chains"]] == ["z", "a", "sub-req", "sub-pub"]
     for chain, made in zip(status["chains"], chains):
         assert set(chain) == {"name", "kind", "state", "upstreams", *LEDGER, *BESIDE}
@@ -113,6 +114,18 @@ def test_show_gives_the_whole_configuration_but_no_password(net):
     assert {"endpoint", "state", "cause", "inflight", "connections", "peer"} == set(row)
     for text in (json.dumps(shown), ctl(proxyd, "show", "rep-req").stdout, proxyd.log):
         assert "hunter2-canary" not in text
+
+
+def test_show_tells_how_long_calls_take(net):
+    calls = net.chain("rep-req", to=net.rep(lambda server, request: server.later(
+        0.05, lambda: server.reply(request, *request.body))))
+    proxyd = net.proxyd(calls)
+    assert "lately" not in ctl(proxyd, "show", "rep-req").stdout
+    assert net.caller(calls).call(b"x") == [b"x"]
+    status = proxyd.wait_for(calls, delivered=1)
+    assert 40_000 <= status["p50_us"] == status["p99_us"] <= 5_000_000
+    assert re.search(r"^  lately: half within [0-9.e+]+ ms, 99 % within [0-9.e+]+ ms$",
+                     ctl(proxyd, "show", "rep-req").stdout, re.MULTILINE)
 
 
 def test_show_leaves_out_what_does_not_concern_the_kind(net):
@@ -404,7 +417,7 @@ def test_json_is_what_the_socket_said(net):
     proxyd = net.proxyd(net.chain("rep-req"))
     for arguments in (["--json", "status"], ["status", "--json"]):
         status = json.loads(ctl(proxyd, *arguments).stdout)
-        assert set(status) == {"version", "uptime_ms", "chains", "auth"}
+        assert set(status) == {"version", "uptime_ms", "chains", "auth", "connections"}
     assert json.loads(ctl(proxyd, "show", "--json", "rep-req").stdout)["config"]["name"] == "rep-req"
     assert json.loads(ctl(proxyd, "pause", "--json", "rep-req").stdout) is True
 

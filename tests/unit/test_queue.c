@@ -1,5 +1,5 @@
 /* links: buffer/message.c buffer/queue.c buffer/queue_memory.c buffer/queue_disk.c buffer/store.c */
-/* links: buffer/store_file.c buffer/store_db.c buffer/store_salvage.c buffer/store_mark.c buffer/crc32c.c */
+/* links: buffer/store_file.c buffer/store_db.c buffer/store_salvage.c buffer/store_mark.c buffer/crc32c.c buffer/histogram.c */
 /* links: tests/unit/scratch.c */
 /* SPDX-License-Identifier: MIT
  *

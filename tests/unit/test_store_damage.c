@@ -1,6 +1,6 @@
 /* links: tests/unit/store_kit.c tests/unit/scratch.c buffer/message.c buffer/queue.c buffer/queue_disk.c */
 /* links: buffer/store.c buffer/store_file.c buffer/store_db.c buffer/store_salvage.c buffer/store_mark.c */
-/* links: buffer/crc32c.c */
+/* links: buffer/crc32c.c buffer/histogram.c */
 /* SPDX-License-Identifier: MIT
  *
  * Bits that flip and files that are cut short, anywhere in the database and its log, after kill -9 and after an

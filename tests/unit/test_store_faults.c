@@ -1,6 +1,6 @@
 /* links: tests/unit/fault_vfs.c tests/unit/store_kit.c tests/unit/scratch.c buffer/message.c buffer/queue.c */
 /* links: buffer/queue_disk.c buffer/store.c buffer/store_file.c buffer/store_db.c buffer/store_salvage.c */
-/* links: buffer/store_mark.c buffer/crc32c.c */
+/* links: buffer/store_mark.c buffer/crc32c.c buffer/histogram.c */
 /* SPDX-License-Identifier: MIT
  *
  * A disk that fails: the same work is done again and again, and each time another operation of it fails, until

@@ -1,6 +1,6 @@
 /* links: tests/unit/medium.c tests/unit/store_kit.c tests/unit/scratch.c buffer/message.c buffer/queue.c */
 /* links: buffer/queue_disk.c buffer/store.c buffer/store_file.c buffer/store_db.c buffer/store_salvage.c */
-/* links: buffer/store_mark.c buffer/crc32c.c */
+/* links: buffer/store_mark.c buffer/crc32c.c buffer/histogram.c */
 /* SPDX-License-Identifier: MIT
  *
  * Power cuts: a store works on a medium that remembers each write and sync; then the medium is made as a cut at any
