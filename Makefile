@@ -19,12 +19,13 @@ SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-san
 
 SOURCES  := $(wildcard buffer/*.c auth/*.c proxies/*.c proxyd/*.c)
 OBJECTS  := $(SOURCES:%.c=$B/obj/%.o)
-MAINS    := $B/obj/proxyd/main.o $B/obj/proxyd/proxyctl.o
+MAINS    := $(patsubst %,$B/obj/proxyd/%.o,main proxyctl manual)
+PAGES    := $(patsubst etc/man/%.in,$B/man/%,$(wildcard etc/man/*.in))
 HOUSE    := $(filter-out $(MAINS),$(OBJECTS))
 UNITS    := $(patsubst tests/unit/%.c,$B/tests/%,$(wildcard tests/unit/test_*.c))
 links     = $(patsubst %.c,$B/obj/%.o,$(shell sed -n 's|.*links: \(.*\) \*/|\1|p' $1))
 
-all: $B/proxyd $B/proxyctl
+all: $B/proxyd $B/proxyctl $(PAGES)
 $B/proxyd:   $B/obj/proxyd/main.o $(HOUSE)
 $B/proxyctl: $B/obj/proxyd/proxyctl.o $(HOUSE)
 $B/proxyd $B/proxyctl:
@@ -35,6 +36,15 @@ $B/obj/%.o: %.c Makefile
 	@$(if $(HAVE),:,tests/install-packages build --check)
 	@mkdir -p $(@D); echo "  CC    $<"
 	$Q$(CC) $(CPPFLAGS) $(HARDEN) $(FLAGS) $(CFLAGS) -c -o $@ $<
+
+# The manual takes its tables from the code. This program runs where the build runs, also when that builds for another machine.
+BUILD_CC ?= $(CC)
+$B/manual: $(addprefix proxyd/,manual.c commands.c config_keys.c) proxies/ledger.c $(wildcard proxyd/*.def proxyd/*.h) Makefile
+	@mkdir -p $(@D)
+	$Q$(BUILD_CC) $(CPPFLAGS) -std=c11 -O1 -o $@ $(filter %.c,$^)
+$B/man/%: etc/man/%.in $B/manual
+	@mkdir -p $(@D); echo "  MAN   $@"
+	$Q$B/manual <$< >$@.new && mv $@.new $@
 
 # A unit test links only what its first lines name: `/* links: buffer/queue_memory.c … */`
 .SECONDEXPANSION:
@@ -73,12 +83,15 @@ bench bench-quick bench-scale:
 	@tests/bench/run $B $(filter --%,$(@:bench-%=--%))
 
 install: all
-	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/share/doc/proxyd/examples
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,sbin share/doc/proxyd/examples share/man/man5 share/man/man8)
 	install -m 755 $B/proxyd $B/proxyctl $(DESTDIR)$(PREFIX)/sbin
+	install -m 644 $(filter %.5,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man5
+	install -m 644 $(filter %.8,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/proxyd
 	install -m 644 etc/*.conf $(DESTDIR)$(PREFIX)/share/doc/proxyd/examples
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/sbin/proxyd $(DESTDIR)$(PREFIX)/sbin/proxyctl
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man?/,$(notdir $(PAGES)))
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/proxyd
 
 format:

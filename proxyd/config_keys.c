@@ -332,32 +332,61 @@ __attribute__((format(printf, 3, 4))) static void say(FILE *out, int *column, co
     }
 }
 
-static void print_key(FILE *out, const struct config_key *key)
+/* Adds a sentence to the `used` bytes of `out`. */
+__attribute__((format(printf, 4, 5))) static void add(char *out, size_t size, size_t *used,
+                                                      const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    if (*used > 0)
+        *used += (size_t)snprintf(out + *used, size - *used, " ");
+    *used += (size_t)vsnprintf(out + *used, size - *used, format, arguments);
+    *used = *used < size ? *used : size - 1;
+    va_end(arguments);
+}
+
+void config_key_kind(const struct config_key *key, char *out, size_t size)
+{
+    char value[100];
+    if (key->is_required)
+        snprintf(out, size, "%s, required", type_names[key->type]);
+    else if (key->fallback == NULL && !is_list(key))
+        snprintf(out, size, "%s, optional", type_names[key->type]);
+    else
+        snprintf(out, size, "%s, default %s", type_names[key->type],
+                 quoted(key, key->fallback, value, sizeof(value)));
+}
+
+void config_key_limits(const struct config_key *key, char *out, size_t size)
 {
     char text[200];
-    int column = TERMINAL_WIDTH;
-    fprintf(out, "  %-*s %s, ", NAME_WIDTH, key->name, type_names[key->type]);
-    if (key->is_required)
-        fprintf(out, "required");
-    else if (key->fallback == NULL && !is_list(key))
-        fprintf(out, "optional");
-    else
-        fprintf(out, "default %s", quoted(key, key->fallback, text, sizeof(text)));
-    say(out, &column, "%s.", key->help);
+    size_t used = 0;
+    out[0] = '\0';
     if (key->type == CONFIG_WORD || (key->type != CONFIG_TEXT && key->low != NULL)) {
         config_key_range(key, text, sizeof(text));
-        say(out, &column, "%c%s.", toupper((unsigned char)text[0]), text + 1);
+        add(out, size, &used, "%c%s.", toupper((unsigned char)text[0]), text + 1);
     }
     if (key->other != NULL)
-        say(out, &column, "The default of %s is %s.",
+        add(out, size, &used, "The default of %s is %s.",
             key->other_dialect != NULL ? key->other_dialect : config_kinds_text(key->other_kinds),
             quoted(key, key->other, text, sizeof(text)));
     if (key->kinds != CONFIG_ANY)
-        say(out, &column, "Only %s.", config_kinds_text(key->kinds));
+        add(out, size, &used, "Only %s.", config_kinds_text(key->kinds));
     if (key->later != NULL) {
         list_words(key->later, text, sizeof(text));
-        say(out, &column, *text != '\0' ? "Not yet available: %s." : "Not yet available.", text);
+        add(out, size, &used, *text != '\0' ? "Not yet available: %s." : "Not yet available.", text);
     }
+}
+
+static void print_key(FILE *out, const struct config_key *key)
+{
+    char text[400];
+    int column = TERMINAL_WIDTH;
+    config_key_kind(key, text, sizeof(text));
+    fprintf(out, "  %-*s %s", NAME_WIDTH, key->name, text);
+    say(out, &column, "%s.", key->help);
+    config_key_limits(key, text, sizeof(text));
+    say(out, &column, "%s", text);
     fprintf(out, "\n");
 }
 

@@ -100,6 +100,12 @@ bool config_key_is_in_range(const struct config_key *key, int64_t number);
 /* Writes the range or the words of `key`: "one of text, json", "from 10ms to 24h, or 0 = off". */
 void config_key_range(const struct config_key *key, char *out, size_t size);
 
+/* Writes the type of `key` and its default: "duration, default "5s"". */
+void config_key_kind(const struct config_key *key, char *out, size_t size);
+
+/* Writes the sentences about its range, its other default, whose it is, and what is not yet available. */
+void config_key_limits(const struct config_key *key, char *out, size_t size);
+
 /* True when `word` is among `words`, which blanks separate. */
 bool config_has_word(const char *words, const char *word);
 
