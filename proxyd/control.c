@@ -9,7 +9,6 @@
 #include "proxies/socket.h"
 #include "proxies/wire.h"
 #include "proxyd/commands.h"
-#include "proxyd/report.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -57,8 +56,7 @@ static json_t *do_status(struct control *control, struct chain *chain, struct fa
 {
     (void)chain;
     (void)failure;
-    return report_status(control->scope.chains, control->scope.chain_count, control->scope.runtime->store,
-                         control->scope.doors, control->now_ms - control->scope.started_ms);
+    return report_status(control->scope.report, control->now_ms);
 }
 
 static json_t *do_show(struct control *control, struct chain *chain, struct failure *failure)
@@ -129,9 +127,10 @@ static struct chain *find_chain(struct control *control, const json_t *params, s
         *failure = (struct failure){RPC_INVALID_PARAMS, "params must be {\"chain\": NAME}"};
         return NULL;
     }
-    for (size_t i = 0; i < control->scope.chain_count; i++)
-        if (strcmp(chain_conf(control->scope.chains[i])->name, name) == 0)
-            return control->scope.chains[i];
+    const struct report_scope *report = control->scope.report;
+    for (size_t i = 0; i < report->chain_count; i++)
+        if (strcmp(chain_conf(report->chains[i])->name, name) == 0)
+            return report->chains[i];
     failure->code = RPC_INVALID_PARAMS;
     snprintf(failure->text, sizeof(failure->text), "there is no chain \"%s\"", shown(name));
     return NULL;
@@ -300,8 +299,8 @@ static int bind_control(struct control *control, const char *group, char *err, s
         .receive_hwm = HWM,
         .max_frame_bytes = REQUEST_BYTES_MAX * WIRE_MERCY,
     };
-    if (socket_open(&control->socket, control->scope.runtime->zmq, NULL, &options, &control->endpoint, err,
-                    err_size) < 0 ||
+    if (socket_open(&control->socket, control->scope.zmq, NULL, &options, &control->endpoint, err, err_size) <
+            0 ||
         socket_bind(&control->socket, &control->endpoint, err, err_size) < 0)
         return -1;
     const char *path = file_of(control);

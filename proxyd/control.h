@@ -8,8 +8,8 @@
 
 #include "proxies/chain.h"
 #include "proxyd/config.h"
-#include "proxyd/doors.h"
 #include "proxyd/inspect.h"
+#include "proxyd/report.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,11 +19,8 @@ struct control;
 
 /* What the methods read and move. Outlives the control. */
 struct control_scope {
-    struct runtime *runtime;
-    struct chain **chains;
-    size_t chain_count;
-    const struct doors *doors;
-    int64_t started_ms;
+    void *zmq;
+    const struct report_scope *report;
     struct inspect *inspect;     /* for questions that chains answer later */
     void (*stop)(void *context); /* ends the daemon in order; called from control_turn */
     void *context;

@@ -68,6 +68,7 @@ struct daemon {
     struct chain **chains; /* the same, for the control socket */
     struct doors *doors;
     struct control *control;
+    struct report_scope report;
     struct inspect *inspect;
     int signals;
     int waker;
@@ -500,13 +501,15 @@ static int start(struct daemon *daemon)
 
     if (open_chains(daemon) < 0)
         return -1;
+    daemon->report = (struct report_scope){.chains = daemon->chains,
+                                           .chain_count = config->chain_count,
+                                           .store = daemon->runtime.store,
+                                           .doors = daemon->doors,
+                                           .started_ms = daemon->started_ms};
     if (config->daemon.control[0]) {
         struct control_scope scope = {
-            .runtime = &daemon->runtime,
-            .chains = daemon->chains,
-            .chain_count = config->chain_count,
-            .doors = daemon->doors,
-            .started_ms = daemon->started_ms,
+            .zmq = daemon->runtime.zmq,
+            .report = &daemon->report,
             .inspect = daemon->inspect = inspect_new(daemon->waker),
             .stop = stop_by_operator,
             .context = daemon,

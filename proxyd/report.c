@@ -128,20 +128,20 @@ static json_t *auth_json(const struct doors *doors)
     return counts;
 }
 
-json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store,
-                      const struct doors *doors, int64_t uptime_ms)
+json_t *report_status(const struct report_scope *scope, int64_t now_ms)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < chain_count; i++) {
-        json_t *chain = chain_json(chains[i], false);
+    for (size_t i = 0; i < scope->chain_count; i++) {
+        json_t *chain = chain_json(scope->chains[i], false);
         if (!chain || json_array_append_new(list, chain) < 0) {
             json_decref(list);
             return NULL;
         }
     }
     return json_pack("{s:s, s:I, s:o, s:o, s:o, s:o*}", "version", PROXYD_VERSION, "uptime_ms",
-                     (json_int_t)uptime_ms, "chains", list, "auth", auth_json(doors), "connections",
-                     connections_json(), "store", store ? store_json(store) : NULL);
+                     (json_int_t)(now_ms - scope->started_ms), "chains", list, "auth",
+                     auth_json(scope->doors), "connections", connections_json(), "store",
+                     scope->store ? store_json(scope->store) : NULL);
 }
 
 static json_t *texts_json(const struct text_list *texts)

@@ -13,11 +13,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What there is to tell about: the daemon's, which keeps it current. */
+struct report_scope {
+    struct chain **chains;
+    size_t chain_count;
+    struct store *store; /* NULL = none */
+    const struct doors *doors;
+    int64_t started_ms;
+};
+
 /* {"version", "uptime_ms", "chains": [...], "auth", "connections", "store"}: state, counters and upstreams of each chain, in the order
  * of the file. `auth` counts attempts to connect by verdict; it, `failed` and `dropped` hold what has occurred.
  * NULL when memory is short. */
-json_t *report_status(struct chain *const *chains, size_t chain_count, struct store *store,
-                      const struct doors *doors, int64_t uptime_ms);
+json_t *report_status(const struct report_scope *scope, int64_t now_ms);
 
 /* {"config", "status"}: the configuration of one chain with every default filled in, and its part of the
  * status with more about each upstream. NULL when memory is short. */
