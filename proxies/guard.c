@@ -15,6 +15,7 @@
 #include "proxies/guard.h"
 
 #include "buffer/list.h"
+#include "proxies/claims.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -44,7 +45,9 @@ enum {
 /* What the connections to one listening socket have in common. */
 struct port {
     unsigned references; /* its listener, and each of its connections */
+    uint64_t number;     /* never given twice */
     bool is_counted;
+    bool keeps_ids;
     struct zmtp_limits message;
     char chain[CHAIN_BYTES];
 };
@@ -64,11 +67,13 @@ struct guarded {
     bool is_listener;
     struct port *port;
     /* of a connection */
-    bool has_finished; /* its handshake; its own thread's */
+    bool has_finished; /* its handshake; its own thread's, as the next */
+    bool is_proven;    /* it has a name, and libzmq read on when it had seen that */
     bool is_counted;   /* guarded by the mutex, as are the following */
     struct list unfinished, beside;
     struct origin *origin; /* NULL: has no address */
-    struct zmtp stream;    /* its own thread's */
+    struct claim *claim;   /* its name; NULL: has none, or not yet */
+    struct zmtp stream;    /* its own thread's; with a claim until that is entered */
 };
 
 enum told { TOLD_REFUSED, TOLD_CUT, TOLD_COUNT };
@@ -84,7 +89,9 @@ static struct {
     struct list unfinished; /* of those, the ones in their handshake, oldest first */
     struct list origins[ORIGIN_LISTS];
     uint64_t seed;
-    int spare; /* a descriptor to give up when there are no others; -1 = it was taken */
+    struct claims claims;
+    uint64_t ports; /* ever */
+    int spare;      /* a descriptor to give up when there are no others; -1 = it was taken */
     int64_t quiet_until_ms[TOLD_COUNT];
     uint64_t refused, cut;
 } guard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .spare = -1};
@@ -118,14 +125,19 @@ static struct guarded *find(int fd)
                                            : NULL;
 }
 
+static int64_t coarse_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* ---- events; the mutex is held ---- */
 
 /* True at most once in QUIET_MS for each kind. */
 static bool may_tell(enum told kind)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    int64_t now_ms = (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    int64_t now_ms = coarse_ms();
     if (now_ms < guard.quiet_until_ms[kind])
         return false;
     guard.quiet_until_ms[kind] = now_ms + QUIET_MS;
@@ -155,7 +167,7 @@ static void tell_refused(const struct port *port, const struct sockaddr_storage 
           EVENT_NUMBER("connections", guard.count), EVENT_NUMBER("refused", (int64_t)guard.refused));
 }
 
-static void tell_cut(const struct guarded *connection, enum zmtp_verdict verdict)
+static void tell_cut(const struct guarded *connection, const char *cause)
 {
     struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
     char address[INET6_ADDRSTRLEN];
@@ -165,8 +177,7 @@ static void tell_cut(const struct guarded *connection, enum zmtp_verdict verdict
     getpeername(connection->fd, (struct sockaddr *)&peer, &(socklen_t){sizeof peer});
     print_address(&peer, address, sizeof address);
     EVENT(&guard.events, EVENT_WARNING, "connection-cut", EVENT_TEXT("chain", connection->port->chain),
-          EVENT_TEXT("address", address),
-          EVENT_TEXT("cause", verdict == ZMTP_TOO_LARGE ? "too-large" : "reserved-id"),
+          EVENT_TEXT("address", address), EVENT_TEXT("cause", cause),
           EVENT_NUMBER("frames", (int64_t)connection->stream.frames),
           EVENT_NUMBER("bytes", (int64_t)connection->stream.bytes), EVENT_NUMBER("cut", (int64_t)guard.cut));
 }
@@ -294,6 +305,12 @@ static struct guarded *guarded_new(int fd, struct port *port)
     return guarded;
 }
 
+static void guarded_free(struct guarded *guarded)
+{
+    free(guarded->stream.claim);
+    free(guarded);
+}
+
 static void enter(struct guarded *guarded)
 {
     guarded->port->references++;
@@ -324,11 +341,16 @@ static const char *admit(struct port *port, int fd, const struct sockaddr_storag
     if (fd >= DESCRIPTORS_MAX)
         return "descriptors";
     struct guarded *connection = guarded_new(fd, port);
-    if (!connection)
+    struct zmtp_claim *claim = port->keeps_ids ? calloc(1, sizeof *claim) : NULL;
+    if (!connection || (port->keeps_ids && !claim)) {
+        free(connection);
+        free(claim);
         return "memory";
+    }
+    connection->stream.claim = claim;
     const char *limit = port->is_counted ? count_in(connection, peer) : NULL;
     if (limit)
-        free(connection);
+        guarded_free(connection);
     else
         enter(connection);
     return limit;
@@ -375,10 +397,12 @@ int guard_listen(int fd, int backlog)
         return -1;
     }
     port->is_counted = limits->chain != NULL;
+    port->keeps_ids = limits->keeps_ids;
     port->message = limits->message;
     snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
     listener->is_listener = true;
     pthread_mutex_lock(&guard.mutex);
+    port->number = ++guard.ports;
     enter(listener);
     pthread_mutex_unlock(&guard.mutex);
     binding.has_listened = true;
@@ -423,21 +447,53 @@ static void finish_handshake(struct guarded *connection)
     pthread_mutex_unlock(&guard.mutex);
 }
 
+/* False when the name it comes with is another user's; libzmq has seen nothing of it then. Whether the user is who
+ * it says shows in what libzmq does: it ends a peer that goes on without having been let in, and reads no more. */
+static bool take_name(struct guarded *connection)
+{
+    struct zmtp_claim *said = connection->stream.claim;
+    connection->stream.claim = NULL;
+    bool is_named = said->id_bytes > 0;
+    if (is_named) {
+        pthread_mutex_lock(&guard.mutex);
+        connection->claim = claims_take(&guard.claims, connection->port->number, said, coarse_ms());
+        pthread_mutex_unlock(&guard.mutex);
+    }
+    free(said);
+    return connection->claim || !is_named;
+}
+
+static void prove_name(struct guarded *connection)
+{
+    connection->is_proven = true;
+    pthread_mutex_lock(&guard.mutex);
+    claims_prove(connection->claim);
+    pthread_mutex_unlock(&guard.mutex);
+}
+
+static ssize_t cut(const struct guarded *connection, const char *cause)
+{
+    pthread_mutex_lock(&guard.mutex);
+    tell_cut(connection, cause);
+    pthread_mutex_unlock(&guard.mutex);
+    errno = ECONNRESET;
+    return -1;
+}
+
 ssize_t guard_recv(int fd, void *buffer, size_t size, int flags)
 {
+    struct guarded *connection = find(fd);
+    if (connection && connection->claim && !connection->is_proven)
+        prove_name(connection);
     ssize_t received = recvfrom(fd, buffer, size, flags, NULL, NULL);
-    struct guarded *connection = received > 0 ? find(fd) : NULL;
-    if (!connection)
+    if (!connection || received <= 0)
         return received;
     enum zmtp_verdict verdict =
         zmtp_read(&connection->stream, &connection->port->message, buffer, (size_t)received);
-    if (verdict != ZMTP_FINE) {
-        pthread_mutex_lock(&guard.mutex);
-        tell_cut(connection, verdict);
-        pthread_mutex_unlock(&guard.mutex);
-        errno = ECONNRESET;
-        return -1;
-    }
+    if (verdict != ZMTP_FINE)
+        return cut(connection, verdict == ZMTP_TOO_LARGE ? "too-large" : "reserved-id");
+    if (connection->stream.claim && connection->stream.claim->is_complete && !take_name(connection))
+        return cut(connection, "id-taken");
     if (connection->stream.has_finished_handshake && !connection->has_finished)
         finish_handshake(connection);
     return received;
@@ -450,9 +506,11 @@ int guard_close_descriptor(int fd)
         pthread_mutex_lock(&guard.mutex);
         atomic_store_explicit(&descriptors[fd], NULL, memory_order_relaxed);
         discount(guarded);
+        if (guarded->claim)
+            claims_leave(&guard.claims, guarded->claim, coarse_ms());
         release_port(guarded->port);
         pthread_mutex_unlock(&guard.mutex);
-        free(guarded);
+        guarded_free(guarded);
     }
     return kernel_close(fd);
 }
@@ -490,6 +548,7 @@ int guard_open(const struct guard_conf *conf, struct event_sink events, char *er
     guard.count = 0;
     guard.refused = guard.cut = 0;
     list_init(&guard.unfinished);
+    claims_init(&guard.claims, guard.seed);
     for (int i = 0; i < ORIGIN_LISTS; i++)
         list_init(&guard.origins[i]);
     memset(guard.quiet_until_ms, 0, sizeof guard.quiet_until_ms);
@@ -500,7 +559,8 @@ int guard_open(const struct guard_conf *conf, struct event_sink events, char *er
 
 void guard_close(void)
 {
-    atomic_store(&guard.is_open, false);
+    if (atomic_exchange(&guard.is_open, false))
+        claims_clear(&guard.claims);
     if (guard.spare != -1)
         kernel_close(guard.spare);
     guard.spare = -1;

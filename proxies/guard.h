@@ -8,7 +8,7 @@
  *   messages     that outgrow their limits end their connection while they arrive. libzmq hands a message over
  *                when it is complete, and keeps any number of frames until then.
  *   routing ids  that begin with zero end the connection that claims one: a ROUTER aborts when it has handed
- *                out the same.
+ *                out the same. One that another user has come with does, too (claims.h).
  *   descriptors  that run out cost the connection that asked for one. libzmq's listeners spin, or abort.
  *
  * There is one guard in a process, as there is one libc.
@@ -19,6 +19,7 @@
 #include "proxies/event.h"
 #include "proxies/zmtp.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,7 @@ struct guard_conf {
 struct guard_limits {
     const char *chain; /* for events; NULL: they do not count towards max_connections */
     struct zmtp_limits message;
+    bool keeps_ids; /* peers come with PLAIN: a routing id is the user's who came with it */
 };
 
 struct guard_stats {

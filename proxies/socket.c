@@ -231,6 +231,7 @@ static struct guard_limits guard_limits_of(const struct socket_options *options)
     struct guard_limits limits = {
         .chain = options->chain,
         .message = {(uint64_t)options->max_frame_bytes, (uint64_t)options->max_frames},
+        .keeps_ids = options->takes_over && options->door && options->door->mechanism == DOOR_PLAIN,
     };
     if (options->type == ZMQ_PUB)
         limits.message = (struct zmtp_limits){SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_FRAMES_MAX};

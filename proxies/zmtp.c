@@ -28,6 +28,9 @@ enum {
 
 enum part { NAME_SIZE, NAME, VALUE_SIZE, VALUE };
 
+/* HELLO is [user size][user][password size][password]. */
+enum body { UNREAD, METADATA, HELLO_SIZE, HELLO_USER };
+
 static uint64_t read_length(const uint8_t *bytes)
 {
     uint64_t length = 0;
@@ -43,15 +46,30 @@ static size_t header_bytes(const struct zmtp *stream)
     return stream->head[0] & LARGE ? 9 : 2;
 }
 
-/* The last thing that a peer says before it may send messages, followed by its metadata. */
-static bool ends_handshake(const uint8_t *name, size_t size)
+/* What follows the name of a command. METADATA is the last that a peer says before it may send messages. */
+static enum body body_of(const uint8_t *name, size_t size, bool is_claim_wanted)
 {
-    return (size == 6 && memcmp(name, "\5READY", 6) == 0) ||
-           (size == 9 && memcmp(name, "\10INITIATE", 9) == 0);
+    if ((size == 6 && memcmp(name, "\5READY", 6) == 0) || (size == 9 && memcmp(name, "\10INITIATE", 9) == 0))
+        return METADATA;
+    return is_claim_wanted && size == 6 && memcmp(name, "\5HELLO", 6) == 0 ? HELLO_SIZE : UNREAD;
 }
 
-/* One byte of metadata; false when it begins a reserved routing id. */
-static bool read_property(struct zmtp_property *property, uint8_t byte)
+/* One byte of a routing id. A property that comes twice counts as it came last. */
+static bool read_id(struct zmtp_claim *claim, uint32_t at, uint8_t byte)
+{
+    if (at == 0 && byte == 0)
+        return false;
+    if (!claim)
+        return true;
+    if (at >= ZMTP_NAME_BYTES)
+        return false;
+    claim->id[at] = (char)byte;
+    claim->id_bytes = (uint8_t)(at + 1);
+    return true;
+}
+
+/* One byte of metadata; false when it belongs to an id that nobody may claim. */
+static bool read_property(struct zmtp_property *property, struct zmtp_claim *claim, uint8_t byte)
 {
     static const char identity[] = "Identity";
     switch (property->part) {
@@ -74,9 +92,8 @@ static bool read_property(struct zmtp_property *property, uint8_t byte)
         }
         break;
     case VALUE:
-        if (property->is_identity && property->at == 0 && byte == 0)
+        if (property->is_identity && !read_id(claim, property->at++, byte))
             return false;
-        property->at = 1;
         if (--property->left == 0)
             property->part = NAME_SIZE;
         break;
@@ -143,14 +160,16 @@ static enum zmtp_verdict read_frame_head(struct zmtp *stream, const struct zmtp_
     bool is_1 = stream->state == FRAMES_1;
     uint64_t length = header > 2 ? read_length(head + 1) : head[is_1 ? 0 : 1];
     length -= is_1; /* none at all is an error to libzmq; here it wraps and is over any limit */
-    stream->has_properties = false;
+    stream->body = UNREAD;
     if (!stream->has_finished_handshake && stream->state == FRAMES_3) {
         if (!collect_name(stream, header, length, &name, data, size))
             return ZMTP_FINE;
-        stream->has_properties = stream->has_finished_handshake = ends_handshake(head + header, name);
+        stream->body = body_of(head + header, name, stream->claim != NULL);
+        stream->has_finished_handshake = stream->body == METADATA;
         stream->property = (struct zmtp_property){.part = NAME_SIZE};
     } else if (!stream->has_finished_handshake) { /* an older peer's first frame is its routing id */
-        stream->has_properties = stream->has_finished_handshake = true;
+        stream->body = METADATA;
+        stream->has_finished_handshake = true;
         stream->property = (struct zmtp_property){.part = VALUE, .is_identity = true, .left = UINT32_MAX};
     }
     stream->head_bytes = 0;
@@ -189,13 +208,32 @@ static enum zmtp_verdict read_greeting(struct zmtp *stream, const struct zmtp_li
     return ZMTP_FINE;
 }
 
+/* One byte of HELLO; the password is stepped over. */
+static void read_hello(struct zmtp *stream, uint8_t byte)
+{
+    struct zmtp_claim *claim = stream->claim;
+    if (stream->body == HELLO_SIZE) {
+        stream->property.left = byte;
+        claim->user_bytes = 0;
+    } else {
+        claim->user[claim->user_bytes++] = (char)byte;
+        stream->property.left--;
+    }
+    stream->body = stream->property.left > 0 ? HELLO_USER : UNREAD;
+}
+
 /* `size` bytes of the body, at most `left`. */
 static enum zmtp_verdict read_body(struct zmtp *stream, const uint8_t *data, size_t size)
 {
     stream->left -= size;
-    for (size_t i = 0; stream->has_properties && i < size; i++)
-        if (!read_property(&stream->property, data[i]))
+    for (size_t i = 0; stream->body != UNREAD && i < size; i++) {
+        if (stream->body != METADATA)
+            read_hello(stream, data[i]);
+        else if (!read_property(&stream->property, stream->claim, data[i]))
             return ZMTP_RESERVED_ID;
+    }
+    if (stream->claim && stream->body == METADATA && stream->left == 0)
+        stream->claim->is_complete = true;
     return ZMTP_FINE;
 }
 

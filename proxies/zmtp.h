@@ -21,9 +21,20 @@ struct zmtp_limits {
 /* Where a handshake's metadata stands: [name size][name][value size, 4 bytes][value] … */
 struct zmtp_property {
     uint8_t part;
-    uint8_t at; /* bytes of this part so far, as far as that matters */
     bool is_identity;
+    uint32_t at;   /* bytes of this part so far, as far as that matters */
     uint32_t left; /* of the name or value; of a value's size: as read so far */
+};
+
+#define ZMTP_NAME_BYTES 255
+
+/* Who a peer with PLAIN says it is. Proven is none of it: that is for the ZAP handler to tell. */
+struct zmtp_claim {
+    uint8_t user_bytes;
+    uint8_t id_bytes; /* of its routing id; 0 = it has chosen none */
+    bool is_complete; /* all was said */
+    char user[ZMTP_NAME_BYTES];
+    char id[ZMTP_NAME_BYTES];
 };
 
 /* One stream. Filled with zero bytes it is at its beginning. */
@@ -35,14 +46,16 @@ struct zmtp {
     uint8_t head_bytes;
     uint8_t head[ZMTP_HEAD_BYTES]; /* the greeting or frame header now being collected */
     bool has_finished_handshake;   /* as far as that is the peer's part */
-    bool has_properties;           /* the body is metadata, read as `property` */
+    uint8_t body;                  /* what it is of: some are read */
     struct zmtp_property property;
+    struct zmtp_claim *claim; /* filled in; the caller's. NULL = not wanted */
 };
 
 enum zmtp_verdict {
     ZMTP_FINE,
-    ZMTP_TOO_LARGE,  /* a message has grown over its limits */
-    ZMTP_RESERVED_ID /* the peer claims a routing id of those that libzmq hands out: they begin with zero */
+    ZMTP_TOO_LARGE, /* a message has grown over its limits */
+    ZMTP_RESERVED_ID /* the peer claims a routing id that no libzmq peer can have chosen: it begins with zero, as
+                      * those that libzmq hands out, or is longer than 255 bytes where claims are wanted */
 };
 
 /* Takes the next bytes of a stream, cut anywhere. After anything but ZMTP_FINE the stream is of no more use. A

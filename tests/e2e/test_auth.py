@@ -196,19 +196,37 @@ def test_a_user_who_loses_rights_is_denied_at_the_next_message(net, users):
     assert proxyd.chain(calls)["failed"] == {"denied": 2}
 
 
-def test_nobody_takes_over_the_routing_id_of_another_user(net, users):
-    """(P51) The newcomer stays unheard; the owner goes on, and is served when it comes back."""
+def test_a_routing_id_is_the_users_who_came_with_it(net, users):
+    """(P51) Who returns under its own name is served at once, whatever became of its old connection; another user
+    is cut off, also when the owner has just gone. Both can be told from what they do, not only from silence."""
     calls = protected(net)
     proxyd = start(net, calls, users=users)
     owner = net.caller(calls, **plain("anna"), identity=b"fixed")
     assert owner.call(b"x") == [b"x"]
     thief = net.caller(calls, **plain("bert"), identity=b"fixed")
     thief.send(b"mine")
-    wait_verdict(proxyd, "accepted", 2)
-    assert owner.call(b"y") == [b"y"] and thief.poll(0.2) is None
-    thief.close()
+    (event,) = eventually(lambda: proxyd.events("connection-cut"))
+    assert event["cause"] == "id-taken"
+    assert owner.call(b"y") == [b"y"]
+
+    returned = net.caller(calls, **plain("anna"), identity=b"fixed")
+    assert returned.call(b"z") == [b"z"]
     owner.close()
-    assert net.caller(calls, **plain("anna"), identity=b"fixed").call(b"z") == [b"z"]
+    returned.close()
+    assert thief.poll(0.3) is None
+    assert net.caller(calls, **plain("anna"), identity=b"fixed").call(b"back") == [b"back"]
+    assert net.caller(calls, **plain("bert"), identity=b"own").call(b"w") == [b"w"]
+
+
+def test_a_routing_id_is_not_taken_by_who_was_not_let_in(net, users):
+    calls = protected(net)
+    start(net, calls, users=users)
+    stranger = dial(calls.endpoint)
+    name = b"\x08Identity\x00\x00\x00\x05fixed"
+    stranger.write(greeting(b"PLAIN") + command(b"HELLO", b"\x04evil\x01x") + command(b"INITIATE", name))
+    with pytest.raises(EOFError):
+        stranger.read(1000)
+    assert net.caller(calls, **plain("anna"), identity=b"fixed").call(b"x") == [b"x"]
 
 
 def test_a_bad_users_file_changes_nothing(net, users):

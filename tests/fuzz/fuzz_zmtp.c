@@ -25,15 +25,19 @@ FUZZ_TARGET(fuzz_zmtp)
 {
     if (size < 1)
         return 0;
+    struct zmtp_claim whole_claim = {0}, cut_claim = {0};
     struct zmtp whole, cut;
     memset(&whole, 0, sizeof whole);
     memset(&cut, 0, sizeof cut);
+    whole.claim = &whole_claim;
+    cut.claim = &cut_claim;
     enum zmtp_verdict verdict = zmtp_read(&whole, &limits, data + 1, size - 1);
     FUZZ_CHECK(read_in_pieces(&cut, data + 1, size - 1, data[0] + 1U) == verdict);
     if (verdict != ZMTP_FINE)
         return 0;
     FUZZ_CHECK(whole.left == cut.left && whole.bytes == cut.bytes && whole.frames == cut.frames);
     FUZZ_CHECK(whole.has_finished_handshake == cut.has_finished_handshake);
+    FUZZ_CHECK(memcmp(&whole_claim, &cut_claim, sizeof whole_claim) == 0);
     FUZZ_CHECK(whole.bytes <= limits.max_bytes && whole.frames <= limits.max_frames);
     return 0;
 }

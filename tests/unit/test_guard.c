@@ -1,4 +1,4 @@
-/* links: proxies/guard.c proxies/zmtp.c */
+/* links: proxies/guard.c proxies/claims.c proxies/zmtp.c */
 /* SPDX-License-Identifier: MIT
  *
  * The guard before real libzmq sockets. Peers are plain TCP or unix sockets, so that they can be silent, come

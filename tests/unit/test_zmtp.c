@@ -191,6 +191,45 @@ static void routing_ids_that_libzmq_hands_out_are_refused(void **state)
     assert_open(BYTES("\2\0a\2\0\0"), 0, 0);
 }
 
+/* HELLO of anna, password x; INITIATE with the name "fixed", given twice. */
+#define HELLO    "\4\x0D\5HELLO\4anna\1x"
+#define INITIATE "\4\x2D\10INITIATE\10Identity\0\0\0\5other\10Identity\0\0\0\5fixed"
+
+static void who_a_peer_says_it_is_can_be_had(void **state)
+{
+    (void)state;
+    static const char data[] = GREETING HELLO INITIATE "\0\5hello";
+    for (size_t piece = 1; piece < sizeof data; piece++) {
+        struct zmtp_claim claim = {0};
+        struct zmtp stream = {.claim = &claim};
+        assert_int_equal(read_in_pieces(&stream, BYTES(GREETING HELLO), piece), ZMTP_FINE);
+        assert_false(claim.is_complete);
+        claim = (struct zmtp_claim){0};
+        stream = (struct zmtp){.claim = &claim};
+        assert_int_equal(read_in_pieces(&stream, BYTES(data), piece), ZMTP_FINE);
+        assert_true(claim.is_complete);
+        assert_int_equal(claim.user_bytes, 4);
+        assert_memory_equal(claim.user, "anna", 4);
+        assert_int_equal(claim.id_bytes, 5);
+        assert_memory_equal(claim.id, "fixed", 5);
+    }
+}
+
+static void a_name_that_is_too_long_is_refused_where_names_matter(void **state)
+{
+    (void)state;
+    char data[600] = GREETING HELLO "\6\0\0\0\0\0\0\1\x16\10INITIATE\10Identity\0\0\1\0";
+    size_t at = sizeof(GREETING HELLO) - 1 + 9 + 22;
+    memset(data + at, 'x', 256);
+    struct zmtp_claim claim = {0};
+    struct zmtp stream = {.claim = &claim};
+    static const struct zmtp_limits none = {0};
+    assert_int_equal(zmtp_read(&stream, &none, data, at + 255), ZMTP_FINE);
+    assert_int_equal(zmtp_read(&stream, &none, data + at + 255, 1), ZMTP_RESERVED_ID);
+    stream = (struct zmtp){0};
+    assert_int_equal(zmtp_read(&stream, &none, data, at + 256), ZMTP_FINE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +242,8 @@ int main(void)
         cmocka_unit_test(zero_is_no_limit),
         cmocka_unit_test(a_handshake_is_finished_by_its_last_command),
         cmocka_unit_test(routing_ids_that_libzmq_hands_out_are_refused),
+        cmocka_unit_test(who_a_peer_says_it_is_can_be_had),
+        cmocka_unit_test(a_name_that_is_too_long_is_refused_where_names_matter),
     };
     return cmocka_run_group_tests_name("zmtp", tests, NULL, NULL);
 }
