@@ -6,7 +6,8 @@
 
 #include <string.h>
 
-static const struct dialect *const dialects[] = {&dialect_raw, &dialect_pyzmqrpc, &dialect_zmqframework};
+static const struct dialect *const dialects[] = {&dialect_raw, &dialect_pyzmqrpc, &dialect_jsonrpc,
+                                                 &dialect_red, &dialect_zmqframework};
 
 const struct dialect *dialect_find(const char *name)
 {
@@ -19,7 +20,7 @@ const struct dialect *dialect_find(const char *name)
 
 const char *dialect_names(void)
 {
-    return "raw, pyzmqrpc, zmqframework";
+    return "raw, pyzmqrpc, jsonrpc, red, zmqframework";
 }
 
 bool dialect_is_heartbeat(const struct dialect *dialect, const struct message *body)

@@ -24,7 +24,7 @@ struct dialect {
     int (*error)(const struct message *request, enum reason reason, const char *detail, struct message *out);
 };
 
-extern const struct dialect dialect_raw, dialect_pyzmqrpc, dialect_zmqframework;
+extern const struct dialect dialect_raw, dialect_pyzmqrpc, dialect_jsonrpc, dialect_red, dialect_zmqframework;
 
 /* The dialect of that name; NULL when there is none. */
 const struct dialect *dialect_find(const char *name);

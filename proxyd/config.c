@@ -787,7 +787,7 @@ static bool has_only_name_characters(const char *name)
     return name[strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")] == '\0';
 }
 
-/* Kind and dialect decide what every other key means. What is not available yet is said by load_text. */
+/* Kind and dialect decide what every other key means. */
 static void find_kind_and_dialect(struct loader *loader, const config_setting_t *group,
                                   struct chain_conf *chain)
 {
@@ -801,8 +801,7 @@ static void find_kind_and_dialect(struct loader *loader, const config_setting_t 
     loader->dialect = chain->dialect;
     if (kind_name && !chain->kind)
         problem(loader, line_of(kind), "unknown kind \"%s\"; known: %s", kind_name, kind_names());
-    if (dialect_name && !chain->dialect &&
-        !config_has_word(config_key_find(CONFIG_CHAIN, "dialect")->later, dialect_name))
+    if (dialect_name && !chain->dialect)
         problem(loader, line_of(dialect), "unknown dialect \"%s\"; known: %s", dialect_name, dialect_names());
 }
 

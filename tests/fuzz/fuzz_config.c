@@ -1,6 +1,7 @@
 /* links: proxyd/config.c proxyd/config_keys.c proxyd/config_source.c proxies/endpoint.c proxies/kinds.c */
-/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_zmqframework.c */
-/* links: proxies/dialect_json.c proxies/ledger.c buffer/message.c */
+/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_jsonrpc.c */
+/* links: proxies/dialect_red.c proxies/dialect_zmqframework.c proxies/dialect_json.c proxies/json_span.c */
+/* links: proxies/ledger.c buffer/message.c */
 /* links: auth/address.c auth/keygen.c auth/secret.c auth/users.c */
 /* SPDX-License-Identifier: MIT
  *

@@ -1,6 +1,7 @@
 /* links: proxyd/config.c proxyd/config_keys.c proxyd/config_source.c proxies/endpoint.c proxies/kinds.c */
-/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_zmqframework.c */
-/* links: proxies/dialect_json.c proxies/ledger.c buffer/message.c */
+/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_jsonrpc.c */
+/* links: proxies/dialect_red.c proxies/dialect_zmqframework.c proxies/dialect_json.c proxies/json_span.c */
+/* links: proxies/ledger.c buffer/message.c */
 /* links: auth/address.c auth/keygen.c auth/secret.c auth/users.c */
 /* links: tests/fuzz/fuzz_config.c tests/fuzz/replay.c */
 /* SPDX-License-Identifier: MIT
@@ -542,7 +543,6 @@ static void what_comes_later_is_not_yet_available(void **state)
                 "queue.store = \"postgresql\" is not yet available");
     refuse_rest("rep-req", "queue = { connection = \"password=secret\"; };",
                 "queue.connection is not yet available");
-    refuse_rest("rep-req", "dialect = \"jsonrpc\";", "dialect = \"jsonrpc\" is not yet available");
 }
 
 /* ---- Who may come in ---- */
@@ -721,7 +721,7 @@ static void names_are_checked(void **state)
     snprintf(known, sizeof(known), "c:1: chain \"a\": unknown kind \"rep\"; known: %s\n", kind_names());
     expect(chain_with("rep", "", "", ""), known);
     refuse_rest("rep-req", "dialect = \"latin\";",
-                "unknown dialect \"latin\"; known: raw, pyzmqrpc, zmqframework");
+                "unknown dialect \"latin\"; known: raw, pyzmqrpc, jsonrpc, red, zmqframework");
     expect("chains = ( { name = \"a b\"; kind = \"rep-req\"; frontend = { endpoints = [ \"tcp://*:1\" ]; };"
            " backend = { endpoints = [ \"tcp://b:1\" ]; }; } );",
            "c:1: chain \"#1\": name must be letters, digits, \"_\", \".\" and \"-\"\n");
@@ -847,7 +847,7 @@ static void problems_cannot_rule_the_terminal(void **state)
 {
     (void)state;
     refuse_rest("rep-req", "dialect = \"\x1b[2J\\n\";",
-                "unknown dialect \"?[2J?\"; known: raw, pyzmqrpc, zmqframework");
+                "unknown dialect \"?[2J?\"; known: raw, pyzmqrpc, jsonrpc, red, zmqframework");
 }
 
 /* ---- The reference and the kept corpus ---- */

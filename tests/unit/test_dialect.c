@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c */
-/* links: proxies/dialect_zmqframework.c proxies/dialect_json.c */
+/* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_jsonrpc.c */
+/* links: proxies/dialect_red.c proxies/dialect_zmqframework.c proxies/dialect_json.c proxies/json_span.c */
 /* links: proxies/ledger.c buffer/message.c */
 #include "proxies/dialect.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -17,7 +18,7 @@ static void assert_is(struct message *message, const char *text)
 {
     assert_int_equal(message->count, 1);
     zmq_msg_t *frame = message_frame(message, 0);
-    char found[512] = "";
+    char found[1024] = "";
     assert_true(zmq_msg_size(frame) < sizeof found);
     memcpy(found, zmq_msg_data(frame), zmq_msg_size(frame));
     assert_string_equal(found, text);
@@ -97,6 +98,159 @@ static void zmqframework_repeats_the_event_name_in_two_frames(void **state)
     message_close(&request);
 }
 
+typedef int answer_fn(const struct dialect *dialect, const struct message *request, struct message *out);
+
+static int synced(const struct dialect *dialect, const struct message *request, struct message *out)
+{
+    return dialect->ack(request, "synced", "T1", out);
+}
+
+static int published(const struct dialect *dialect, const struct message *request, struct message *out)
+{
+    return dialect->ack(request, NULL, NULL, out);
+}
+
+static int bad_request(const struct dialect *dialect, const struct message *request, struct message *out)
+{
+    return dialect->error(request, REASON_BAD_REQUEST, NULL, out);
+}
+
+static int timed_out(const struct dialect *dialect, const struct message *request, struct message *out)
+{
+    return dialect->error(request, REASON_TIMEOUT, "not \"now\"", out);
+}
+
+static void assert_answer(const char *name, answer_fn *answer, const char *request_text, const char *wanted)
+{
+    struct message request = {0}, out = {0};
+    if (request_text)
+        assert_int_equal(message_add_bytes(&request, request_text, strlen(request_text)), 0);
+    assert_int_equal(answer(dialect_find(name), &request, &out), 0);
+    assert_is(&out, wanted);
+    message_close(&request);
+}
+
+/* What has an id, and what an answer says of it. */
+static const char *const ids[][2] = {
+    {"{\"id\":1}", "1"},
+    {"{\"id\":9007199254740993}", "9007199254740993"},
+    {"{\"id\":12345678901234567890}", "12345678901234567890"},
+    {"{\"id\":1.0}", "1.0"},
+    {"{\"id\":-1E400}", "-1E400"},
+    {"{\"id\":\"a\\u00e9\\/\\\"\"}", "\"a\\u00e9\\/\\\"\""},
+    {"{\"id\":\"\xc3\xa4\"}", "\"\xc3\xa4\""},
+    {"{\"id\":null}", "null"},
+    {"{\"id\":false}", "false"},
+    {"{\"id\":[1, {}]}", "[1, {}]"},
+    {"{\"id\":{\"id\" :2}}", "{\"id\" :2}"},
+    {" {\"params\":{\"id\":0},\"id\":1,\"\\u0069d\":2}\n", "2"},
+    {"{}", "null"},
+    {"\"id\"", "null"},
+    {"{\"id\":\"\xe4\"}", "null"},
+    {"\xef\xbb\xbf{\"id\":1}", "null"},
+    {"{\"id\":1", "null"},
+    {"", "null"},
+    {NULL, "null"},
+};
+
+static void an_id_comes_back_byte_by_byte(void **state)
+{
+    (void)state;
+    char wanted[256];
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+        snprintf(wanted, sizeof wanted, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"accepted\":true}}",
+                 ids[i][1]);
+        assert_answer("jsonrpc", published, ids[i][0], wanted);
+        snprintf(wanted, sizeof wanted, "{\"id\":%s,\"status\":202,\"message\":\"accepted\"}", ids[i][1]);
+        assert_answer("red", published, ids[i][0], wanted);
+    }
+}
+
+static void red_has_a_status_and_a_message(void **state)
+{
+    (void)state;
+    static const char request[] =
+        "{\"requester\":\"x\",\"cog\":\"C\",\"method\":\"m\",\"id\":123,\"kwargs\":{}}";
+    assert_answer("red", synced, request,
+                  "{\"id\":123,\"status\":202,\"message\":\"accepted\",\"ticket\":\"T1\"}");
+    assert_answer("red", timed_out, request,
+                  "{\"id\":123,\"status\":504,\"message\":\"timeout: not \\\"now\\\"\"}");
+    assert_answer("red", bad_request, "no JSON",
+                  "{\"id\":null,\"status\":400,\"message\":\"bad-request: the request cannot be read\"}");
+    assert_answer("red", timed_out, "[{\"id\":1}]",
+                  "{\"id\":null,\"status\":504,\"message\":\"timeout: not \\\"now\\\"\"}");
+}
+
+#define TIMEOUT(id)                                                                                          \
+    "{\"jsonrpc\":\"2.0\",\"id\":" id                                                                        \
+    ",\"error\":{\"code\":-32008,\"message\":\"timeout\",\"data\":{\"code\":504}}}"
+
+static void jsonrpc_has_a_result_or_an_error(void **state)
+{
+    (void)state;
+    static const char request[] = "{\"jsonrpc\":\"2.0\",\"method\":\"verify\",\"params\":\"x\",\"id\":\"1\"}";
+    assert_answer("jsonrpc", synced, request,
+                  "{\"jsonrpc\":\"2.0\",\"id\":\"1\",\"result\":{\"accepted\":true,\"ack\":\"synced\","
+                  "\"ticket\":\"T1\"}}");
+    assert_answer("jsonrpc", timed_out, request, TIMEOUT("\"1\""));
+    assert_answer("jsonrpc", bad_request, "{\"id\":7}",
+                  "{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":{\"code\":-32600,\"message\":\"bad-request\","
+                  "\"data\":{\"code\":400}}}");
+    assert_answer("jsonrpc", bad_request, "{\"id\":7",
+                  "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32700,\"message\":\"bad-request\","
+                  "\"data\":{\"code\":400}}}");
+}
+
+static void jsonrpc_answers_each_request_of_a_batch(void **state)
+{
+    (void)state;
+    assert_answer("jsonrpc", timed_out, "[{\"method\":\"m\",\"id\":1}]", "[" TIMEOUT("1") "]");
+    assert_answer(
+        "jsonrpc", timed_out,
+        " [{\"method\":\"m\",\"id\":1.0}, {\"method\":\"m\"} ,{\"method\":\"m\",\"id\":\"],\"},2,[]]",
+        "[" TIMEOUT("1.0") "," TIMEOUT("\"],\"") "," TIMEOUT("null") "," TIMEOUT("null") "]");
+    assert_answer("jsonrpc", timed_out, "[]", TIMEOUT("null"));
+}
+
+static void jsonrpc_answers_a_notification_by_an_empty_frame(void **state)
+{
+    (void)state;
+    answer_fn *const answers[] = {synced, published, timed_out};
+    for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+        assert_answer("jsonrpc", answers[i], "{\"jsonrpc\":\"2.0\",\"method\":\"log\",\"params\":[]}", "");
+        assert_answer("jsonrpc", answers[i], "[{\"method\":\"log\"},{\"method\":\"log\"}]", "");
+    }
+}
+
+static void jsonrpc_answers_a_very_long_batch_as_a_whole(void **state)
+{
+    (void)state;
+    enum { MANY = 1001 };
+    char batch[2 * MANY + 2] = "[";
+    for (size_t i = 0; i < MANY; i++)
+        memcpy(batch + 2 * i + 1, "1,", 2);
+    batch[(size_t)2 * MANY] = ']';
+    assert_answer("jsonrpc", timed_out, batch, TIMEOUT("null"));
+    struct message request = {0}, out = {0};
+    assert_int_equal(message_add_bytes(&request, batch + 2, strlen(batch) - 2), 0);
+    *(char *)zmq_msg_data(message_frame(&request, 0)) = '['; /* one fewer */
+    assert_int_equal(timed_out(&dialect_jsonrpc, &request, &out), 0);
+    assert_int_equal(out.bytes, (size_t)1000 * (strlen(TIMEOUT("null")) + 1) + 1);
+    message_close(&out);
+    message_close(&request);
+}
+
+static void json_in_several_frames_has_no_id(void **state)
+{
+    (void)state;
+    struct message request = {0}, out = {0};
+    assert_int_equal(message_add_bytes(&request, "{\"id\":1}", 8), 0);
+    assert_int_equal(message_add_bytes(&request, "", 0), 0);
+    assert_int_equal(timed_out(&dialect_jsonrpc, &request, &out), 0);
+    assert_is(&out, TIMEOUT("null"));
+    message_close(&request);
+}
+
 static void every_reason_has_its_code_and_words(void **state)
 {
     (void)state;
@@ -158,6 +312,13 @@ int main(void)
         cmocka_unit_test(pyzmqrpc_speaks_its_json),
         cmocka_unit_test(pyzmqrpc_knows_its_heartbeat_and_nothing_like_it),
         cmocka_unit_test(zmqframework_repeats_the_event_name_in_two_frames),
+        cmocka_unit_test(an_id_comes_back_byte_by_byte),
+        cmocka_unit_test(red_has_a_status_and_a_message),
+        cmocka_unit_test(jsonrpc_has_a_result_or_an_error),
+        cmocka_unit_test(jsonrpc_answers_each_request_of_a_batch),
+        cmocka_unit_test(jsonrpc_answers_a_notification_by_an_empty_frame),
+        cmocka_unit_test(jsonrpc_answers_a_very_long_batch_as_a_whole),
+        cmocka_unit_test(json_in_several_frames_has_no_id),
         cmocka_unit_test(every_reason_has_its_code_and_words),
         cmocka_unit_test(every_named_dialect_is_found_and_no_other),
         cmocka_unit_test(ledger_balances_only_when_it_does),
