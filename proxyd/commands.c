@@ -10,6 +10,8 @@
 static const struct command commands[COMMAND_COUNT] = {
     [COMMAND_STATUS] = {"status", "", "every chain: its state, and what became of its messages", "csj", 0, 0,
                         .is_remote = true},
+    [COMMAND_TOP] = {"top", "", "the same again and again, with rates; q ends it", "csnN", 0, 0,
+                     .is_remote = true},
     [COMMAND_SHOW] = {"show", "CHAIN", "one chain: configuration, upstreams, counters", "csj", 1, 1,
                       .is_remote = true, .takes_chain = true},
     [COMMAND_PAUSE] = {"pause", "CHAIN", "stop sending; intake goes on, into the queue", "csj", 1, 1,
@@ -39,7 +41,7 @@ static const struct command commands[COMMAND_COUNT] = {
                        1},
     [COMMAND_PUBLISH] = {"publish", "ENDPOINT [FRAME...]",
                          "once subscribed to, publish the frames, or each line of input", "t", 1, -1},
-    [COMMAND_SUBSCRIBE] = {"subscribe", "ENDPOINT [TOPIC...]", "print publications", "jnup", 1, -1},
+    [COMMAND_SUBSCRIBE] = {"subscribe", "ENDPOINT [TOPIC...]", "print publications", "jNup", 1, -1},
 };
 
 const struct command *command_info(enum command_id id)

@@ -10,6 +10,7 @@
 
 enum command_id {
     COMMAND_STATUS,
+    COMMAND_TOP,
     COMMAND_SHOW,
     COMMAND_PAUSE,
     COMMAND_RESUME,
@@ -35,7 +36,7 @@ struct command {
     const char *options;   /* the short letters of the options it takes */
     int least_arguments;
     int most_arguments; /* -1 = any number */
-    bool is_remote;     /* the daemon does it; otherwise proxyctl itself */
+    bool is_remote;     /* asks the daemon; otherwise proxyctl does it by itself */
     bool takes_chain;   /* its first argument is the name of a chain */
 };
 

@@ -11,10 +11,12 @@
 #include "proxyd/peer.h"
 #include "proxyd/queuectl.h"
 #include "proxyd/render.h"
+#include "proxyd/top.h"
 #include "proxyd/tryout.h"
 
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +24,7 @@
 
 #define DEFAULT_PATH "/etc/proxyd/proxyd.conf"
 
-enum { STATUS_USAGE = 2, ANSWER_MS = 5000 };
+enum { STATUS_USAGE = 2, ANSWER_MS = 5000, INTERVAL_MS_MIN = 100, TOP_ANSWER_MS = 1000 };
 
 struct settings {
     const char *config;
@@ -32,6 +34,7 @@ struct settings {
     const char *password_file;
     int64_t timeout_ms;
     int64_t delay_ms;
+    int64_t interval_ms;
     int64_t count;
     struct accounts_change change;
 };
@@ -44,7 +47,8 @@ static const struct option long_options[] = {
     {"password-file", required_argument, NULL, 'p'},
     {"timeout", required_argument, NULL, 't'},
     {"delay", required_argument, NULL, 'd'},
-    {"count", required_argument, NULL, 'n'},
+    {"interval", required_argument, NULL, 'n'},
+    {"count", required_argument, NULL, 'N'},
     {"stdin", no_argument, NULL, 'i'},
     {"chains", required_argument, NULL, 'C'},
     {"delete", no_argument, NULL, 'D'},
@@ -71,7 +75,8 @@ static void print_usage(FILE *out)
         "      --user U --password-file F\n"
         "                         call, subscribe: credentials\n"
         "      --delay 0s         serve: wait so long before each answer\n"
-        "      --count N          subscribe: end after so many\n"
+        "  -n, --interval 1s      top: how often\n"
+        "      --count N          subscribe, top: end after so many\n"
         "      --stdin            passwd: read the password from standard input\n"
         "      --chains a,b-*     passwd: the chains that the user may use; \"*\" = all\n"
         "      --delete           passwd: remove the user\n"
@@ -126,6 +131,10 @@ static int take_option(struct settings *settings, int option, const char *value)
         return parse(CONFIG_DURATION, value, &settings->timeout_ms);
     case 'd':
         return parse(CONFIG_DURATION, value, &settings->delay_ms);
+    case 'n':
+        if (parse(CONFIG_DURATION, value, &settings->interval_ms) < 0)
+            return -1;
+        return settings->interval_ms >= INTERVAL_MS_MIN && settings->interval_ms <= INT_MAX ? 0 : -1;
     default:
         return parse(CONFIG_COUNT, value, &settings->count);
     }
@@ -153,7 +162,7 @@ static int take_options(struct settings *settings, int argc, char **argv, const 
             return -1;
         }
         if (take_option(settings, option, optarg) < 0) {
-            complain(optarg, "not a duration (\"250ms\", \"5s\") or count");
+            complain(optarg, "not a duration (\"250ms\", \"5s\") or count, or out of range");
             return -1;
         }
     }
@@ -181,14 +190,12 @@ static char *control_endpoint(const struct settings *settings)
     return endpoint;
 }
 
-/* One request and its answer as JSON; takes `params`. NULL after a complaint. */
-static json_t *ask(const char *endpoint, const char *method, json_t *params)
+/* The result of a method; takes `params`. NULL with a reason in `err`. */
+static json_t *ask(const char *endpoint, const char *method, json_t *params, int64_t limit_ms, char *err,
+                   size_t err_size)
 {
-    char err[256];
-    struct peer *peer =
-        peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, sizeof(err));
+    struct peer *peer = peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, err_size);
     if (!peer) {
-        complain(endpoint, err);
         json_decref(params);
         return NULL;
     }
@@ -200,56 +207,70 @@ static json_t *ask(const char *endpoint, const char *method, json_t *params)
     message_init(&request);
     message_init(&reply);
 
-    int64_t deadline_ms = peer_clock_ms() + ANSWER_MS;
-    enum peer_result result = PEER_FAILED;
+    int64_t deadline_ms = peer_clock_ms() + limit_ms;
+    enum peer_result rc = PEER_FAILED;
     if (text && message_add_bytes(&request, text, strlen(text)) == 0) {
-        result = peer_await(peer, deadline_ms);
-        if (result == PEER_OK)
-            result = peer_send(peer, &request, deadline_ms);
-        if (result == PEER_OK)
-            result = peer_receive(peer, &reply, deadline_ms);
+        rc = peer_await(peer, deadline_ms);
+        if (rc == PEER_OK)
+            rc = peer_send(peer, &request, deadline_ms);
+        if (rc == PEER_OK)
+            rc = peer_receive(peer, &reply, deadline_ms);
     }
-    json = NULL;
-    if (result == PEER_OK) {
+    json_t *result = NULL;
+    if (rc == PEER_OK) {
         zmq_msg_t *frame = message_frame(&reply, 0);
-        json = json_loadb(zmq_msg_data(frame), zmq_msg_size(frame), 0, NULL);
-        if (!json)
-            complain(endpoint, "the answer is no JSON: is this a control socket?");
-    } else if (result == PEER_FAILED) {
-        fprintf(stderr, "proxyctl: %s: %s; is proxyd running?\n", endpoint, peer_cause(peer));
+        json_t *answer = json_loadb(zmq_msg_data(frame), zmq_msg_size(frame), 0, NULL);
+        const char *refusal = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
+        result = json_incref(json_object_get(answer, "result"));
+        if (!result && refusal)
+            snprintf(err, err_size, "%s: %s", method, refusal);
+        else if (!result)
+            snprintf(err, err_size, "%s: the answer is not JSON-RPC 2.0: is this a control socket?",
+                     endpoint);
+        json_decref(answer);
+    } else if (rc == PEER_FAILED) {
+        snprintf(err, err_size, "%s: %s; is proxyd running?", endpoint, peer_cause(peer));
     } else {
-        fprintf(stderr, "proxyctl: %s: proxyd does not answer within %d s\n", endpoint, ANSWER_MS / 1000);
+        snprintf(err, err_size, "%s: proxyd does not answer within %d s", endpoint, (int)(limit_ms / 1000));
     }
     message_close(&request);
     message_close(&reply);
     free(text);
     peer_close(peer);
-    return json;
+    return result;
+}
+
+static bool has_colour(void)
+{
+    const char *none = getenv("NO_COLOR");
+    return isatty(STDOUT_FILENO) && !(none && none[0]);
 }
 
 static void print_result(const struct settings *settings, enum command_id id, const json_t *result)
 {
-    bool has_colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
     if (settings->is_json) {
         json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
         putchar('\n');
     } else if (id == COMMAND_STATUS) {
-        render_status(stdout, result, has_colour);
+        render_status(stdout, result, has_colour());
     } else if (id == COMMAND_SHOW) {
-        render_chain(stdout, result, has_colour);
+        render_chain(stdout, result, has_colour());
     }
 }
 
-/* The result of a method; takes `params`. NULL after a complaint. */
-static json_t *ask_result(void *context, enum command_id id, json_t *params)
+/* The same for a command that is asked once. NULL after a complaint. */
+static json_t *ask_once(void *endpoint, enum command_id id, json_t *params)
 {
-    json_t *answer = ask(context, command_info(id)->name, params);
-    json_t *result = json_incref(json_object_get(answer, "result"));
-    const char *refusal = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
-    if (answer && !result)
-        complain(command_info(id)->name, refusal ? refusal : "the answer is not JSON-RPC 2.0");
-    json_decref(answer);
+    char err[300];
+    json_t *result = ask(endpoint, command_info(id)->name, params, ANSWER_MS, err, sizeof(err));
+    if (!result)
+        fprintf(stderr, "proxyctl: %s\n", err);
     return result;
+}
+
+static json_t *ask_for_top(void *endpoint, char *err, size_t err_size)
+{
+    return ask(endpoint, command_info(COMMAND_STATUS)->name, json_object(), TOP_ANSWER_MS, err, err_size);
 }
 
 static int run_remote(const struct settings *settings, enum command_id id, char **words, int count)
@@ -259,10 +280,16 @@ static int run_remote(const struct settings *settings, enum command_id id, char 
         return STATUS_USAGE;
     int status = EXIT_FAILURE;
     if (id == COMMAND_QUEUE || id == COMMAND_DEAD || id == COMMAND_TICKET) {
-        status = queuectl_run(id, words, count, settings->is_json, ask_result, endpoint);
+        status = queuectl_run(id, words, count, settings->is_json, ask_once, endpoint);
+    } else if (id == COMMAND_TOP) {
+        status = top_run(&(struct top_conf){.ask = ask_for_top,
+                                            .context = endpoint,
+                                            .interval_ms = settings->interval_ms,
+                                            .count = settings->count,
+                                            .has_colour = has_colour()});
     } else {
         json_t *params = json_pack("{s:s*}", "chain", command_info(id)->takes_chain ? words[0] : NULL);
-        json_t *result = ask_result(endpoint, id, params);
+        json_t *result = ask_once(endpoint, id, params);
         if (result) {
             print_result(settings, id, result);
             status = EXIT_SUCCESS;
@@ -305,7 +332,7 @@ static int run_here(const struct settings *settings, enum command_id id, char **
 
 int main(int argc, char **argv)
 {
-    struct settings settings = {.config = DEFAULT_PATH, .timeout_ms = ANSWER_MS};
+    struct settings settings = {.config = DEFAULT_PATH, .timeout_ms = ANSWER_MS, .interval_ms = 1000};
     int first = take_options(&settings, argc, argv, "+c:s:Vh", "csj");
     if (first < 0)
         return STATUS_USAGE;
@@ -321,7 +348,7 @@ int main(int argc, char **argv)
     const struct command *command = command_info(id);
     argc -= first;
     argv += first;
-    first = take_options(&settings, argc, argv, "c:s:Vh", command->options);
+    first = take_options(&settings, argc, argv, "c:s:n:Vh", command->options);
     if (first < 0)
         return STATUS_USAGE;
     int count = argc - first;

@@ -8,29 +8,51 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum form { TEXT, NUMBER, RATE, DURATION, SHORT_TIME };
+
 struct column {
     const char *title;
     const char *key; /* in a chain's status */
-    bool is_number;  /* aligned to the right */
+    enum form form;  /* all but texts are aligned to the right */
     bool is_rare;    /* shown only when it is not zero everywhere */
 };
 
-static const struct column columns[] = {
-    {"CHAIN", "name", .is_number = false},
-    {"KIND", "kind", .is_number = false},
-    {"STATE", "state", .is_number = false},
-    {"ACCEPTED", "accepted", .is_number = true},
-    {"DELIVERED", "delivered", .is_number = true},
-    {"FAILED", "failed", .is_number = true},
-    {"EXPIRED", "expired", .is_number = true, .is_rare = true},
-    {"DROPPED", "dropped", .is_number = true, .is_rare = true},
-    {"DEAD", "dead", .is_number = true, .is_rare = true},
-    {"QUEUED", "queued", .is_number = true},
-    {"INFLIGHT", "inflight", .is_number = true},
-    {"OLDEST", "oldest_ms", .is_number = true},
+static const struct column status_columns[] = {
+    {"CHAIN", "name", TEXT, .is_rare = false},
+    {"KIND", "kind", TEXT, .is_rare = false},
+    {"STATE", "state", TEXT, .is_rare = false},
+    {"ACCEPTED", "accepted", NUMBER, .is_rare = false},
+    {"DELIVERED", "delivered", NUMBER, .is_rare = false},
+    {"FAILED", "failed", NUMBER, .is_rare = false},
+    {"EXPIRED", "expired", NUMBER, .is_rare = true},
+    {"DROPPED", "dropped", NUMBER, .is_rare = true},
+    {"DEAD", "dead", NUMBER, .is_rare = true},
+    {"QUEUED", "queued", NUMBER, .is_rare = false},
+    {"INFLIGHT", "inflight", NUMBER, .is_rare = false},
+    {"OLDEST", "oldest_ms", DURATION, .is_rare = false},
 };
 
-enum { COLUMN_COUNT = sizeof(columns) / sizeof(columns[0]) };
+static const struct column top_columns[] = {
+    {"CHAIN", "name", TEXT, .is_rare = false},           {"KIND", "kind", TEXT, .is_rare = false},
+    {"STATE", "state", TEXT, .is_rare = false},          {"IN/S", "accepted_rate", RATE, .is_rare = false},
+    {"OUT/S", "delivered_rate", RATE, .is_rare = false}, {"FAILED/S", "failed_rate", RATE, .is_rare = false},
+    {"QUEUED", "queued", NUMBER, .is_rare = false},      {"OLDEST", "oldest_ms", DURATION, .is_rare = false},
+    {"INFLIGHT", "inflight", NUMBER, .is_rare = false},  {"DEAD", "dead", NUMBER, .is_rare = true},
+    {"P50", "p50_us", SHORT_TIME, .is_rare = true},      {"P99", "p99_us", SHORT_TIME, .is_rare = true},
+};
+
+enum {
+    STATUS_COLUMNS = sizeof(status_columns) / sizeof(status_columns[0]),
+    TOP_COLUMNS = sizeof(top_columns) / sizeof(top_columns[0]),
+    COLUMNS_MAX = STATUS_COLUMNS > TOP_COLUMNS ? STATUS_COLUMNS : TOP_COLUMNS
+};
+
+/* Some columns, and how wide each must be; 0 = not shown. */
+struct table {
+    const struct column *columns;
+    int count;
+    int widths[COLUMNS_MAX];
+};
 
 /* Beside the sum; shown when not zero. */
 static const char *const beside[] = {"retries",  "recreates", "redelivered", "orphaned",
@@ -71,12 +93,17 @@ static void duration_text(char *text, size_t size, json_int_t ms)
 static void cell_text(char *text, size_t size, const struct column *column, const json_t *chain)
 {
     const json_t *value = json_object_get(chain, column->key);
-    if (!column->is_number)
+    if (column->form == TEXT)
         snprintf(text, size, "%s", text_of(value));
-    else if (!json_is_integer(value) && !json_is_object(value))
+    else if (!json_is_number(value) && !json_is_object(value))
         snprintf(text, size, "-");
-    else if (strcmp(column->key, "oldest_ms") == 0)
+    else if (column->form == DURATION)
         duration_text(text, size, json_integer_value(value));
+    else if (column->form == SHORT_TIME)
+        snprintf(text, size, "%.3gms", (double)json_integer_value(value) / 1000);
+    else if (column->form == RATE)
+        snprintf(text, size, "%.*f", json_real_value(value) < 9.95 && json_real_value(value) > 0 ? 1 : 0,
+                 json_real_value(value));
     else
         snprintf(text, size, "%lld", (long long)count_of(value));
 }
@@ -158,42 +185,42 @@ static void print_upstreams(FILE *out, const json_t *upstreams, bool has_colour)
     }
 }
 
-/* How wide each column must be; 0 = not shown. */
-static void measure(const json_t *chains, int *widths)
+static void measure(struct table *table, const json_t *chains)
 {
-    for (int i = 0; i < COLUMN_COUNT; i++) {
-        const struct column *column = &columns[i];
+    for (int i = 0; i < table->count; i++) {
+        const struct column *column = &table->columns[i];
         bool is_shown = !column->is_rare;
-        widths[i] = (int)strlen(column->title);
-        size_t index;
+        size_t width = strlen(column->title), index;
         json_t *chain;
         json_array_foreach((json_t *)chains, index, chain)
         {
             char text[128];
             cell_text(text, sizeof(text), column, chain);
-            widths[i] = (int)strlen(text) > widths[i] ? (int)strlen(text) : widths[i];
+            width = strlen(text) > width ? strlen(text) : width;
             is_shown = is_shown || count_of(json_object_get(chain, column->key)) != 0;
         }
-        widths[i] = is_shown ? widths[i] : 0;
+        table->widths[i] = is_shown ? (int)width : 0;
     }
 }
 
-static void print_row(FILE *out, const json_t *chain, const int *widths, bool has_colour)
+/* A chain's row; the titles where `chain` is NULL. */
+static void print_row(FILE *out, const struct table *table, const json_t *chain, bool has_colour)
 {
     const char *separator = "";
-    for (int i = 0; i < COLUMN_COUNT; i++) {
+    for (int i = 0; i < table->count; i++) {
+        const struct column *column = &table->columns[i];
         char text[128];
-        if (widths[i] == 0)
+        if (table->widths[i] == 0)
             continue;
         if (chain)
-            cell_text(text, sizeof(text), &columns[i], chain);
+            cell_text(text, sizeof(text), column, chain);
         else
-            snprintf(text, sizeof(text), "%s", columns[i].title);
+            snprintf(text, sizeof(text), "%s", column->title);
         fputs(separator, out);
-        if (strcmp(columns[i].key, "state") == 0)
-            print_state(out, text, widths[i], has_colour && chain);
+        if (strcmp(column->key, "state") == 0)
+            print_state(out, text, table->widths[i], has_colour && chain);
         else
-            fprintf(out, columns[i].is_number ? "%*s" : "%-*s", widths[i], text);
+            fprintf(out, column->form == TEXT ? "%-*s" : "%*s", table->widths[i], text);
         separator = "  ";
     }
     fputc('\n', out);
@@ -201,14 +228,14 @@ static void print_row(FILE *out, const json_t *chain, const int *widths, bool ha
 
 static void print_chains(FILE *out, const json_t *chains, bool has_colour)
 {
-    int widths[COLUMN_COUNT];
-    measure(chains, widths);
-    print_row(out, NULL, widths, has_colour);
+    struct table table = {status_columns, STATUS_COLUMNS, {0}};
+    measure(&table, chains);
+    print_row(out, &table, NULL, has_colour);
     size_t index;
     json_t *chain;
     json_array_foreach((json_t *)chains, index, chain)
     {
-        print_row(out, chain, widths, has_colour);
+        print_row(out, &table, chain, has_colour);
         print_upstreams(out, json_object_get(chain, "upstreams"), has_colour);
         print_reasons(out, "failed", json_object_get(chain, "failed"));
         print_reasons(out, "dropped", json_object_get(chain, "dropped"));
@@ -243,14 +270,102 @@ static void print_auth(FILE *out, const json_t *auth)
         fputc('\n', out);
 }
 
-void render_status(FILE *out, const json_t *status, bool has_colour)
+static void print_title(FILE *out, const json_t *status)
 {
     char uptime[32];
     duration_text(uptime, sizeof(uptime), json_integer_value(json_object_get(status, "uptime_ms")));
-    fprintf(out, "proxyd %s, up %s\n\n", text_of(json_object_get(status, "version")), uptime);
+    fprintf(out, "proxyd %s, up %s", text_of(json_object_get(status, "version")), uptime);
+}
+
+void render_status(FILE *out, const json_t *status, bool has_colour)
+{
+    print_title(out, status);
+    fputs("\n\n", out);
     print_chains(out, json_object_get(status, "chains"), has_colour);
     print_auth(out, json_object_get(status, "auth"));
     print_store(out, json_object_get(status, "store"));
+}
+
+/* ---- The page of proxyctl top ---- */
+
+static bool is_up(const json_t *chain)
+{
+    return strcmp(text_of(json_object_get(chain, "state")), "up") == 0;
+}
+
+static json_t *find_chain(const json_t *status, const char *name)
+{
+    size_t index;
+    json_t *chain;
+    json_array_foreach(json_object_get(status, "chains"), index, chain)
+    {
+        if (strcmp(text_of(json_object_get(chain, "name")), name) == 0)
+            return chain;
+    }
+    return NULL;
+}
+
+/* Adds what the chain's counters gained in a second; nothing where one went back: the chain began anew. */
+static void add_rates(json_t *chain, const json_t *before, json_int_t elapsed_ms)
+{
+    static const char *const keys[][2] = {
+        {"accepted", "accepted_rate"}, {"delivered", "delivered_rate"}, {"failed", "failed_rate"}};
+    for (size_t i = 0; before && elapsed_ms > 0 && i < sizeof(keys) / sizeof(keys[0]); i++) {
+        json_int_t gained =
+            count_of(json_object_get(chain, keys[i][0])) - count_of(json_object_get(before, keys[i][0]));
+        if (gained < 0)
+            return;
+        json_object_set_new(chain, keys[i][1], json_real((double)gained * 1000 / (double)elapsed_ms));
+    }
+}
+
+/* Copies of the chains with their rates; first those that are not up. */
+static json_t *chains_by_need(const json_t *status, const json_t *before, size_t *up_count)
+{
+    json_t *list = json_array(), *chain;
+    json_int_t elapsed_ms = json_integer_value(json_object_get(status, "uptime_ms")) -
+                            json_integer_value(json_object_get(before, "uptime_ms"));
+    size_t index, troubled = 0;
+    json_array_foreach(json_object_get(status, "chains"), index, chain)
+    {
+        json_t *copy = json_copy(chain);
+        add_rates(copy, find_chain(before, text_of(json_object_get(chain, "name"))), elapsed_ms);
+        if (is_up(chain))
+            json_array_append_new(list, copy);
+        else
+            json_array_insert_new(list, troubled++, copy);
+    }
+    *up_count = json_array_size(list) - troubled;
+    return list;
+}
+
+void render_top(FILE *out, const json_t *status, const json_t *before, bool has_colour)
+{
+    struct table table = {top_columns, TOP_COLUMNS, {0}};
+    size_t index, up_count;
+    json_t *chains = chains_by_need(status, before, &up_count), *chain;
+    print_title(out, status);
+    fprintf(out, ", %zu of %zu chains up\n", up_count, json_array_size(chains));
+    print_auth(out, json_object_get(status, "auth"));
+    print_store(out, json_object_get(status, "store"));
+    fputc('\n', out);
+    measure(&table, chains);
+    print_row(out, &table, NULL, has_colour);
+    json_array_foreach(chains, index, chain)
+    {
+        print_row(out, &table, chain, has_colour);
+        if (!is_up(chain))
+            print_upstreams(out, json_object_get(chain, "upstreams"), has_colour);
+    }
+    json_decref(chains);
+}
+
+void render_silence(FILE *out, const char *why, int64_t age_ms, bool has_colour)
+{
+    char age[32];
+    duration_text(age, sizeof(age), age_ms);
+    fprintf(out, "%sno answer%s%s%s: %s\n", has_colour ? colour_of("down") : "", age_ms < 0 ? "" : " for ",
+            age_ms < 0 ? "" : age, has_colour ? "\033[0m" : "", why);
 }
 
 static void print_value(FILE *out, const json_t *value)

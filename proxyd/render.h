@@ -8,10 +8,18 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 
 /* A table with a row for each chain, its upstreams and its reasons below it. */
 void render_status(FILE *out, const json_t *status, bool has_colour);
+
+/* A page of proxyctl top: a row for each chain, with what it gained per second since the status `before` (NULL:
+ * rates are not known), those that are not up first and with their upstreams. */
+void render_top(FILE *out, const json_t *status, const json_t *before, bool has_colour);
+
+/* One line instead of a fresh page: why there is no answer, and since when (-1: never was one). */
+void render_silence(FILE *out, const char *why, int64_t age_ms, bool has_colour);
 
 /* One chain: its configuration, then its part of the status. */
 void render_chain(FILE *out, const json_t *chain, bool has_colour);

@@ -367,8 +367,8 @@ def test_it_may_be_off(net):
 def test_every_command_of_the_usage_that_the_daemon_does_is_a_method(net):
     proxyd = net.proxyd(net.chain("rep-req"))
     commands = re.findall(r"^  ([a-z]+) ", run("-h").stdout, re.MULTILINE)
-    assert commands[:3] == ["status", "show", "pause"]
-    own = {"call", "keygen", "passwd", "publish", "serve", "subscribe"}
+    assert commands[:3] == ["status", "top", "show"]
+    own = {"call", "keygen", "passwd", "publish", "serve", "subscribe", "top"}
     for command in commands:
         if command == "stop":
             continue
