@@ -9,6 +9,7 @@
 
 #include "proxies/dialect.h"
 #include "proxies/ports.h"
+#include "proxies/subscribers.h"
 #include "proxies/wire.h"
 
 #include <stdio.h>
@@ -21,15 +22,22 @@ struct back {
     const struct chain_conf *conf;
     const struct surroundings *around;
     struct ports ports;
-    struct queue_item *sent;  /* the one outcome not yet asked for */
-    int64_t last_sent_ms;     /* for the heartbeat */
-    int64_t episode_until_ms; /* a subscriber was full; 0 = none */
+    struct subscribers subscribers; /* where the door asks for names */
+    struct queue_item *sent;        /* the one outcome not yet asked for */
+    int64_t last_sent_ms;           /* for the heartbeat */
+    int64_t episode_until_ms;       /* a subscriber was full; 0 = none */
 };
 
 static void pub_close(struct back *back, int linger_ms)
 {
     ports_close(&back->ports, linger_ms);
+    subscribers_free(&back->subscribers);
     free(back);
+}
+
+static bool knows_subscribers(const struct surroundings *around)
+{
+    return around->back_door && around->back_door->checks_messages;
 }
 
 static struct back *pub_open(const struct chain_conf *conf, const struct surroundings *around, char *err,
@@ -42,7 +50,7 @@ static struct back *pub_open(const struct chain_conf *conf, const struct surroun
     }
     *back = (struct back){.conf = conf, .around = around};
     const struct socket_options options = {
-        .type = ZMQ_PUB,
+        .type = knows_subscribers(around) ? ZMQ_XPUB : ZMQ_PUB,
         .door = around->back_door,
         .send_hwm = (int)conf->backend.hwm,
         .credentials = &conf->backend.credentials,
@@ -94,17 +102,29 @@ static bool has_heartbeat(const struct back *back)
     return back->conf->backend.heartbeat_ms > 0 && back->conf->dialect->heartbeat;
 }
 
+/* What subscribers have to say is libzmq's business, but for who they are. */
+static void read_subscriptions(struct back *back, int64_t now_ms)
+{
+    const struct surroundings *around = back->around;
+    bool knows = knows_subscribers(around);
+    if (knows && around->runtime->doorman->refresh(around->back_door))
+        subscribers_review(&back->subscribers, around->runtime->doorman, around->back_door, now_ms);
+    for (size_t i = 0; i < back->ports.count; i++) {
+        struct socket *socket = &back->ports.items[i].link.socket;
+        if (!socket->zmq || !socket->is_ready)
+            continue;
+        socket_settle(socket);
+        socket->is_ready = false;
+        if (knows)
+            subscribers_read(&back->subscribers, socket, around->runtime->doorman, around->back_door, now_ms);
+    }
+}
+
 static void pub_tick(struct back *back, uint64_t waiting, int64_t now_ms)
 {
     (void)waiting;
     ports_tick(&back->ports, now_ms);
-    for (size_t i = 0; i < back->ports.count; i++) {
-        struct socket *socket = &back->ports.items[i].link.socket;
-        if (socket->zmq && socket->is_ready) {
-            socket_settle(socket);
-            socket->is_ready = false;
-        }
-    }
+    read_subscriptions(back, now_ms);
     if (back->episode_until_ms > 0 && now_ms >= back->episode_until_ms)
         back->episode_until_ms = 0;
     if (has_heartbeat(back) && now_ms - back->last_sent_ms >= back->conf->backend.heartbeat_ms)
@@ -121,8 +141,10 @@ static int64_t pub_next_ms(const struct back *back)
 
 static bool pub_has_input(const struct back *back)
 {
-    (void)back;
-    return false;
+    bool has_input = false;
+    for (size_t i = 0; knows_subscribers(back->around) && i < back->ports.count; i++)
+        has_input |= back->ports.items[i].link.socket.zmq && back->ports.items[i].link.socket.is_ready;
+    return has_input;
 }
 
 static bool pub_is_connected(const struct back *back)

@@ -30,8 +30,9 @@ struct doorman {
                          size_t err_size);
     void (*close)(struct door *door);
 
-    /* Takes in what has changed since. Once per turn of the loop, before messages are read. Never blocks. */
-    void (*refresh)(struct door *door);
+    /* Takes in what has changed since; true when that may turn a verdict. Once per turn of the loop, before
+     * messages are read. Never blocks. */
+    bool (*refresh)(struct door *door);
 
     /* checks_messages: whether a message may pass that came by a connection with these ZAP user id and
      * address (NULL where there is none). With DOOR_OPEN *user is the user's name, good until the next

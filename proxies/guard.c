@@ -64,6 +64,7 @@ struct origin {
 /* A descriptor of libzmq's: a listener, or a connection that a peer made to one. */
 struct guarded {
     int fd;
+    uint64_t serial;
     bool is_listener;
     struct port *port;
     /* of a connection */
@@ -90,8 +91,8 @@ static struct {
     struct list origins[ORIGIN_LISTS];
     uint64_t seed;
     struct claims claims;
-    uint64_t ports; /* ever */
-    int spare;      /* a descriptor to give up when there are no others; -1 = it was taken */
+    uint64_t serials; /* ever */
+    int spare;        /* a descriptor to give up when there are no others; -1 = it was taken */
     int64_t quiet_until_ms[TOLD_COUNT];
     uint64_t refused, cut;
 } guard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .spare = -1};
@@ -314,6 +315,7 @@ static void guarded_free(struct guarded *guarded)
 static void enter(struct guarded *guarded)
 {
     guarded->port->references++;
+    guarded->serial = ++guard.serials;
     atomic_store_explicit(&descriptors[guarded->fd], guarded, memory_order_release);
 }
 
@@ -402,8 +404,8 @@ int guard_listen(int fd, int backlog)
     snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
     listener->is_listener = true;
     pthread_mutex_lock(&guard.mutex);
-    port->number = ++guard.ports;
     enter(listener);
+    port->number = listener->serial;
     pthread_mutex_unlock(&guard.mutex);
     binding.has_listened = true;
     return kernel_listen(fd, backlog);
@@ -580,6 +582,24 @@ int guard_bind(void *zmq, const char *address, const struct guard_limits *limits
         return -1;
     }
     return rc;
+}
+
+uint64_t guard_serial(int fd)
+{
+    pthread_mutex_lock(&guard.mutex);
+    const struct guarded *guarded = find(fd);
+    uint64_t serial = guarded && !guarded->is_listener ? guarded->serial : 0;
+    pthread_mutex_unlock(&guard.mutex);
+    return serial;
+}
+
+void guard_end(int fd, uint64_t serial)
+{
+    pthread_mutex_lock(&guard.mutex);
+    const struct guarded *guarded = find(fd);
+    if (guarded && guarded->serial == serial)
+        shutdown(fd, SHUT_RDWR);
+    pthread_mutex_unlock(&guard.mutex);
 }
 
 struct guard_stats guard_stats(void)

@@ -54,6 +54,12 @@ void guard_close(void);
  * with zmq_errno(): ENOTSUP when libzmq does not reach the kernel through us. */
 int guard_bind(void *zmq, const char *address, const struct guard_limits *limits);
 
+/* The connection that a descriptor is now, a number never given twice; 0 = none that a peer made. Any thread. */
+uint64_t guard_serial(int fd);
+
+/* Ends a connection, if it is still that one. Any thread. */
+void guard_end(int fd, uint64_t serial);
+
 /* The counters. Any thread. */
 struct guard_stats guard_stats(void);
 

@@ -177,6 +177,11 @@ static int set_credentials(void *zmq, const struct credentials *credentials, cha
     return 0;
 }
 
+static bool is_publisher(int type)
+{
+    return type == ZMQ_PUB || type == ZMQ_XPUB;
+}
+
 static int set_write_only(void *zmq, const struct socket_options *options, char *err, size_t err_size)
 {
     int on = 1;
@@ -184,8 +189,10 @@ static int set_write_only(void *zmq, const struct socket_options *options, char 
         return refuse(err, err_size, "ZMQ_ROUTER_MANDATORY");
     if (options->takes_over && zmq_setsockopt(zmq, ZMQ_ROUTER_HANDOVER, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_ROUTER_HANDOVER");
-    if (options->type == ZMQ_PUB && zmq_setsockopt(zmq, ZMQ_XPUB_NODROP, &on, sizeof on) != 0)
+    if (is_publisher(options->type) && zmq_setsockopt(zmq, ZMQ_XPUB_NODROP, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_XPUB_NODROP");
+    if (options->type == ZMQ_XPUB && zmq_setsockopt(zmq, ZMQ_XPUB_VERBOSE, &on, sizeof on) != 0)
+        return refuse(err, err_size, "ZMQ_XPUB_VERBOSE");
     if (options->type != ZMQ_SUB)
         return 0;
     for (size_t i = 0; i < options->subscribe->count; i++) {
@@ -203,7 +210,7 @@ static int set_options(void *zmq, const struct socket_options *options, const st
                        char *err, size_t err_size)
 {
     int64_t frame_bytes = options->max_frame_bytes > 0 ? options->max_frame_bytes : -1;
-    if (options->type == ZMQ_PUB && endpoint->is_bind)
+    if (is_publisher(options->type) && endpoint->is_bind)
         frame_bytes = SUBSCRIPTION_BYTES_MAX; /* subscribers send topics only */
     SET_INT(ZMQ_LINGER, 0);
     SET_INT(ZMQ_SNDHWM, options->send_hwm);
@@ -233,7 +240,7 @@ static struct guard_limits guard_limits_of(const struct socket_options *options)
         .message = {(uint64_t)options->max_frame_bytes, (uint64_t)options->max_frames},
         .keeps_ids = options->takes_over && options->door && options->door->mechanism == DOOR_PLAIN,
     };
-    if (options->type == ZMQ_PUB)
+    if (is_publisher(options->type))
         limits.message = (struct zmtp_limits){SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_FRAMES_MAX};
     return limits;
 }

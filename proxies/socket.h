@@ -23,7 +23,7 @@
 struct door;
 
 struct socket_options {
-    int type;                /* ZMQ_ROUTER, … */
+    int type;                /* ZMQ_ROUTER, … An XPUB is told of every subscription */
     int send_hwm;            /* messages kept for one peer; 0 = no bound: the caller has one */
     int receive_hwm;         /* likewise */
     int64_t max_frame_bytes; /* a larger frame cuts the connection; where bound, so does a larger message */

@@ -274,11 +274,13 @@ static void close_door(struct door *door)
     free(guarded);
 }
 
-static void refresh(struct door *door)
+static bool refresh(struct door *door)
 {
     struct guarded *guarded = (struct guarded *)door;
+    const struct users *earlier = guarded->users;
     if (guarded->view.slot)
         guarded->users = users_view_refresh(&guarded->view);
+    return guarded->users != earlier;
 }
 
 static bool is_within_rate(struct guarded *guarded, const char *user, const char *address, int64_t now_ms)

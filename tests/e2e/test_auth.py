@@ -312,6 +312,36 @@ def test_only_users_may_subscribe(net, users):
     assert stranger.poll(0.1) is None and outsider.poll(0) is None
 
 
+@pytest.mark.parametrize("auth", ["plain", "curve"])
+def test_a_subscriber_whose_user_is_removed_gets_nothing_more(net, users, auth):
+    """The others miss nothing meanwhile."""
+    if auth == "plain":
+        samples = net.chain("rep-pub", backend={"auth": "plain"})
+        logins = [plain("anna"), plain("bert")]
+    else:
+        key, file = keygen(net, "server")
+        keys = net.scratch / "keys"
+        for name in ("anna", "bert"):
+            keygen(net, name)
+        keys.write_text("".join((net.scratch / f"{name}.pub").read_text() for name in ("anna", "bert")))
+        samples = net.chain("rep-pub", backend={"auth": "curve", "curve_keys": str(keys), "curve_secret_key_file": str(file)})
+        logins = [curve(net, name, key) for name in ("anna", "bert")]
+    proxyd = start(net, samples, users=users)
+    caller = net.caller(samples)
+    anna, bert = (net.subscriber(samples, **login).wait_joined(lambda: caller.call(b"probe")) for login in logins)
+    while anna.poll(0.05):
+        pass
+    if auth == "plain":
+        users.delete("anna")
+    else:
+        keys.write_text((net.scratch / "bert.pub").read_text())
+    reload_users(proxyd)
+    for number in range(20):
+        assert caller.call(b"%d" % number) == [b"accepted"]
+    assert bert.take(20) == [[b"%d" % number] for number in range(20)]
+    assert anna.poll(0.1) is None
+
+
 def test_a_subscriber_of_ours_logs_in(net, users):
     """SUB with credentials towards a PUB with auth, both of them proxyd's."""
     source = net.chain("rep-pub", name="source", backend={"auth": "plain"})
