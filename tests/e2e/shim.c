@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
  * Preloaded into a daemon under test, it makes the machine worse: syncs that take long, a wall clock that jumps, a
- * boot that was not there.
+ * boot that was not there, a thread that dies.
  *
  *   SHIM_SYNC_MS      each fsync and fdatasync takes so much longer
  *   SHIM_CLOCK_FILE   holds an int64 in the machine's byte order: seconds that the wall clock is off by now
  *   SHIM_BOOT_ID      a file to read where the kernel would tell its boot id
+ *   SHIM_ZAP_FAILS    once that file exists, the ZAP thread cannot poll
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -18,6 +21,7 @@
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+#include <zmq.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
@@ -87,4 +91,15 @@ int open(const char *path, int flags, ...)
     if (boot_id && strcmp(path, "/proc/sys/kernel/random/boot_id") == 0)
         path = boot_id;
     return REAL(open)(path, flags, mode);
+}
+
+int zmq_poll(zmq_pollitem_t *items, int count, long timeout_ms)
+{
+    char thread[16] = "";
+    const char *fails = getenv("SHIM_ZAP_FAILS");
+    pthread_getname_np(pthread_self(), thread, sizeof thread);
+    if (!fails || strcmp(thread, "auth-zap") != 0 || access(fails, F_OK) != 0)
+        return REAL(zmq_poll)(items, count, timeout_ms);
+    errno = EFAULT;
+    return -1;
 }

@@ -10,6 +10,7 @@ import time
 import pytest
 import zmq
 
+from endure import worse
 from harness import FACTOR, PROXYCTL, PROXYD, SANITIZED, eventually, free_endpoint, holds
 from peers import Caller, error_of
 from zmtp import command, dial, frame, greeting, ready
@@ -256,6 +257,19 @@ def test_tickets_belong_to_their_user(net, users):
     users.delete("anna")
     reload_users(proxyd)
     assert anna.call(ticket) == [b"unknown"]
+
+
+def test_a_daemon_whose_door_nobody_keeps_ends(net, users):
+    """Protected endpoints would let nobody in, for good, and the service manager would know of nothing."""
+    calls = protected(net)
+    fails = net.scratch / "fails"
+    proxyd = start(net, calls, users=users, env=worse(ZAP_FAILS=fails))
+    assert net.caller(calls, **plain("anna")).call(b"x") == [b"x"]
+    fails.touch()
+    net.caller(calls, **plain("bert"))
+    assert proxyd.wait(10) == 1
+    (event,) = proxyd.events("auth-ended")
+    assert "Bad address" in event["reason"]
 
 
 # ---- addresses and rates ---------------------------------------------------------------------------------------
