@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The dialect of ZeroMQFramework: two frames, [event_name, JSON]; an answer repeats the event name, and its
- * client takes no fewer than two. A request that came without frames, or lost them for being too large, has
- * an empty name.
+ * The dialect of ZeroMQFramework: two frames, [event_name, JSON]; an answer repeats the event name. Some of its
+ * versions put an empty frame before the two. A client of it cannot read an answer whose name is empty: to a
+ * request without a name, and to one that lost it for being too large, we answer by our own.
  */
 #include "proxies/dialect.h"
 
@@ -12,9 +12,12 @@
 
 static int add_event_name(struct message *out, const struct message *request)
 {
-    zmq_msg_t *name = request->count > 0 ? message_frame(request, 0) : NULL;
-    return name ? message_add_bytes(out, zmq_msg_data(name), zmq_msg_size(name))
-                : message_add_bytes(out, "", 0);
+    static const char own[] = "proxyd";
+    uint32_t index = request->count > 2 && zmq_msg_size(message_frame(request, 0)) == 0;
+    zmq_msg_t *name = request->count > 0 ? message_frame(request, index) : NULL;
+    if (!name || zmq_msg_size(name) == 0)
+        return message_add_bytes(out, own, sizeof own - 1);
+    return message_add_bytes(out, zmq_msg_data(name), zmq_msg_size(name));
 }
 
 static int zmqframework_ack(const struct message *request, const char *level, const char *ticket,

@@ -84,7 +84,7 @@ static void zmqframework_repeats_the_event_name_in_two_frames(void **state)
     const struct dialect *zmqframework = dialect_find("zmqframework");
     struct message out = {0}, request = {0};
     assert_int_equal(zmqframework->error(&request, REASON_TOO_LARGE, NULL, &out), 0);
-    assert_frames(&out, "", "{\"error\":\"too-large\",\"code\":413}");
+    assert_frames(&out, "proxyd", "{\"error\":\"too-large\",\"code\":413}");
     static const char *const frames[] = {"message \xff", "{\"content\":1}", "more"};
     for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
         assert_int_equal(message_add_bytes(&request, frames[i], strlen(frames[i])), 0);
@@ -251,6 +251,19 @@ static void json_in_several_frames_has_no_id(void **state)
     message_close(&request);
 }
 
+static void zmqframework_finds_the_name_behind_an_empty_frame(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"", "ping", "{}"}, *const found[] = {"proxyd", "proxyd", "ping"};
+    struct message out = {0}, request = {0};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        assert_int_equal(message_add_bytes(&request, names[i], strlen(names[i])), 0);
+        assert_int_equal(dialect_zmqframework.ack(&request, NULL, NULL, &out), 0);
+        assert_frames(&out, found[i], "{\"accepted\":true}");
+    }
+    message_close(&request);
+}
+
 static void every_reason_has_its_code_and_words(void **state)
 {
     (void)state;
@@ -312,6 +325,7 @@ int main(void)
         cmocka_unit_test(pyzmqrpc_speaks_its_json),
         cmocka_unit_test(pyzmqrpc_knows_its_heartbeat_and_nothing_like_it),
         cmocka_unit_test(zmqframework_repeats_the_event_name_in_two_frames),
+        cmocka_unit_test(zmqframework_finds_the_name_behind_an_empty_frame),
         cmocka_unit_test(an_id_comes_back_byte_by_byte),
         cmocka_unit_test(red_has_a_status_and_a_message),
         cmocka_unit_test(jsonrpc_has_a_result_or_an_error),
