@@ -29,8 +29,9 @@
  *
  * A disk queue keeps only its head in memory. An item that queue_next_stored gave out may be AWAY: on the
  * medium only. Then the pointer is good until the next call of queue_next_stored or queue_commit, unless its
- * envelope was left in it: such an item stays, without its body, until a queue_commit after its envelope was
- * closed, and is the same one again should its turn come before. No lease may come although something is queued, while more is read or while many deletes wait for
+ * envelope was left in it: such an item stays, with whatever its owner has put in the place of its body, until
+ * a queue_commit after its envelope was closed, and is the same one again, body and all, should its turn come
+ * before. No lease may come although something is queued, while more is read or while many deletes wait for
  * their commit: queue_fd() tells when to try again.
  */
 #ifndef PROXYD_BUFFER_QUEUE_H

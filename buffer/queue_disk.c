@@ -124,7 +124,6 @@ static void let_go(struct queue_disk *disk)
     disk->shed = NULL;
     if (!item)
         return;
-    message_close(&item->body);
     if (item->envelope.count > 0)
         list_append(&disk->shells, &item->link);
     else
@@ -211,6 +210,7 @@ static struct queue_item *item_of_row(struct queue_disk *disk, const struct stor
     struct queue_item *item = item_for(disk, row->id);
     if (!item)
         return NULL;
+    message_close(&item->body);
     if (message_unflatten(&item->body, row->flat, row->flat_bytes) != 0) {
         queue_item_free(&disk->base, item);
         return NULL;

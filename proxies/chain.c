@@ -187,13 +187,28 @@ static bool acks_when_stored(const struct chain *chain)
     return chain->conf->kind->answer == ANSWER_STORED;
 }
 
+/* A request that is on the disk only is not kept in memory for its caller's sake; its ack, which may repeat
+ * some of it, takes its place. */
+static void keep_only_ack(struct chain *chain, struct queue_item *item)
+{
+    char ticket[QUEUE_TICKET_BYTES];
+    struct message ack = {0};
+    queue_ticket(chain->queue, item, ticket);
+    if (acks_when_stored(chain) && item->envelope.count > 0)
+        chain->conf->dialect->ack(&item->body, queue_ack_level(chain->queue), ticket, &ack);
+    message_move(&item->body, &ack);
+}
+
 /* The caller has its one answer; the message goes on without it. */
 static void answer_accepted(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
     char ticket[QUEUE_TICKET_BYTES];
     count_time(chain, item, now_ms);
     queue_ticket(chain->queue, item, ticket);
-    answer_ack(chain, item, queue_ack_level(chain->queue), ticket, now_ms);
+    if (item->place == QUEUE_AWAY)
+        answer(chain, item, &item->body, now_ms);
+    else
+        answer_ack(chain, item, queue_ack_level(chain->queue), ticket, now_ms);
     message_close(&item->envelope);
     list_remove(&item->wait);
 }
@@ -227,6 +242,8 @@ static void settle_stored(struct chain *chain, int64_t now_ms)
     while ((item = queue_next_stored(chain->queue, &is_stored)) != NULL) {
         settle_duplicates(chain, item, is_stored, now_ms);
         list_remove(&item->wait);
+        if (is_stored && item->place == QUEUE_AWAY)
+            keep_only_ack(chain, item);
         if (!is_stored)
             fail(chain, item, REASON_STORE_FAILED, now_ms);
         else if (acks_when_stored(chain) && chain->conf->queue.patience_ms > 0)

@@ -98,6 +98,11 @@ def net():
     everything.close()
 
 
+@pytest.fixture
+def users(net):
+    return harness.Users(net.scratch, anna="secret of anna", bert="secret of bert")
+
+
 def pytest_sessionstart():
     if not harness.PROXYD.exists():
         raise pytest.UsageError(f"no {harness.PROXYD}: make it first, or set PROXYD_BUILD")

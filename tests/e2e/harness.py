@@ -378,6 +378,27 @@ class Proxyd:
             pytest.skip("only root can look into a process that cannot be dumped")
 
 
+class Users:
+    """A users file, made and changed by proxyctl as an operator does."""
+
+    def __init__(self, directory, **passwords):
+        self.path = pathlib.Path(directory) / "users"
+        for name, password in passwords.items():
+            self.set(name, password)
+
+    def set(self, name, password=None, *options):
+        words = ["--stdin"] if password else []
+        self._run(name, *words, *options, text=password)
+
+    def delete(self, name):
+        self._run(name, "--delete")
+
+    def _run(self, name, *options, text=None):
+        done = subprocess.run([PROXYCTL, "passwd", self.path, name, *options], input=text, text=True, timeout=10 * FACTOR,
+                              capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def _matches(status, path, value):
     for step in path.split("__"):
         status = status.get(step, 0) if isinstance(status, dict) else status

@@ -228,6 +228,11 @@ def error_of(answer):
     return match and (int(match[1]), match[2].decode())
 
 
+def plain(name, password=None):
+    """The options of a socket that logs in."""
+    return {"plain_username": name.encode(), "plain_password": (password or f"secret of {name}").encode()}
+
+
 class Caller:
     """A REQ socket, as most callers are."""
 

@@ -12,38 +12,12 @@ import zmq
 
 from endure import worse
 from harness import FACTOR, PROXYCTL, PROXYD, SANITIZED, eventually, free_endpoint, holds
-from peers import Caller, error_of
+from peers import Caller, error_of, plain
 from zmtp import command, dial, frame, greeting, ready
 
 CANARY = "canary-7f3a-in-a-coal-mine"
 QUICK = {"backoff": "20ms", "backoff_max": "100ms"}
 HANDSHAKE_S = 5
-
-
-class Users:
-    """A users file, made and changed by proxyctl as an operator does."""
-
-    def __init__(self, directory, **passwords):
-        self.path = pathlib.Path(directory) / "users"
-        for name, password in passwords.items():
-            self.set(name, password)
-
-    def set(self, name, password=None, *options):
-        words = ["--stdin"] if password else []
-        self._run(name, *words, *options, text=password)
-
-    def delete(self, name):
-        self._run(name, "--delete")
-
-    def _run(self, name, *options, text=None):
-        done = subprocess.run([PROXYCTL, "passwd", self.path, name, *options], input=text, text=True, timeout=10 * FACTOR,
-                              capture_output=True)
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-
-
-@pytest.fixture
-def users(net):
-    return Users(net.scratch, anna="secret of anna", bert="secret of bert")
 
 
 def keygen(net, name):
@@ -52,11 +26,6 @@ def keygen(net, name):
     assert line.startswith(f"{name}:")
     (net.scratch / f"{name}.pub").write_text(line)
     return line.strip().split(":", 1)[1], net.scratch / f"{name}.key"
-
-
-def plain(name, password=None):
-    """The options of a socket that logs in."""
-    return {"plain_username": name.encode(), "plain_password": (password or f"secret of {name}").encode()}
 
 
 def curve(net, name, server_key):
