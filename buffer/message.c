@@ -10,11 +10,6 @@
 
 enum { LENGTH_BYTES = 4 };
 
-static zmq_msg_t *frames(const struct message *message)
-{
-    return message->heap ? message->heap : (zmq_msg_t *)message->inside;
-}
-
 /* An initialised frame takes the content of another; `from` is left empty. Cannot fail for initialised
  * frames. */
 static void move_frame(zmq_msg_t *to, zmq_msg_t *from)
@@ -23,17 +18,9 @@ static void move_frame(zmq_msg_t *to, zmq_msg_t *from)
     zmq_msg_move(to, from);
 }
 
-void message_init(struct message *message)
-{
-    message->heap = NULL;
-    message->count = 0;
-    message->capacity = 0;
-    message->bytes = 0;
-}
-
 void message_close(struct message *message)
 {
-    zmq_msg_t *frame = frames(message);
+    zmq_msg_t *frame = message_frame(message, 0);
     for (uint32_t i = 0; i < message->count; i++)
         zmq_msg_close(&frame[i]);
     free(message->heap);
@@ -68,13 +55,21 @@ static zmq_msg_t *next_frame(struct message *message)
     zmq_msg_t *larger = malloc(capacity * sizeof *larger);
     if (!larger)
         return NULL;
-    zmq_msg_t *old = frames(message);
+    zmq_msg_t *old = message_frame(message, 0);
     for (uint32_t i = 0; i < message->count; i++)
         move_frame(&larger[i], &old[i]);
     free(message->heap);
     message->heap = larger;
     message->capacity = capacity;
     return &larger[message->count];
+}
+
+zmq_msg_t *message_room(struct message *message)
+{
+    zmq_msg_t *place = next_frame(message);
+    if (place)
+        zmq_msg_init(place);
+    return place;
 }
 
 int message_add(struct message *message, zmq_msg_t *frame)
@@ -107,18 +102,13 @@ int message_append_copy(struct message *to, const struct message *from)
         zmq_msg_t *place = next_frame(to);
         if (!place)
             return -1;
-        zmq_msg_t *frame = &frames(from)[i];
+        zmq_msg_t *frame = message_frame(from, i);
         zmq_msg_init(place);
         zmq_msg_copy(place, frame);
         to->bytes += zmq_msg_size(frame);
         to->count++;
     }
     return 0;
-}
-
-zmq_msg_t *message_frame(const struct message *message, uint32_t index)
-{
-    return &frames(message)[index];
 }
 
 bool message_is(const struct message *message, const void *data, size_t size)

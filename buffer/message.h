@@ -23,7 +23,13 @@ struct message {
 };
 
 /* Makes an empty message. A struct filled with zero bytes is one too. */
-void message_init(struct message *message);
+static inline void message_init(struct message *message)
+{
+    message->heap = NULL;
+    message->count = 0;
+    message->capacity = 0;
+    message->bytes = 0;
+}
 
 /* Releases every frame and leaves an empty message. */
 void message_close(struct message *message);
@@ -38,12 +44,26 @@ int message_add(struct message *message, zmq_msg_t *frame);
 /* Appends a frame with a copy of `size` bytes at `data`. -1 when memory is short. */
 int message_add_bytes(struct message *message, const void *data, size_t size);
 
+/* Room for one more frame, to be received into: initialised, and no part of the message yet. What message_keep does
+ * not make one must be closed before anything else is done to the message. NULL when memory is short. */
+zmq_msg_t *message_room(struct message *message);
+
+/* Makes what message_room gave, now holding `bytes`, the last frame. */
+static inline void message_keep(struct message *message, size_t bytes)
+{
+    message->bytes += bytes;
+    message->count++;
+}
+
 /* Appends copies of all frames of `from` (payload shared by reference count). -1 when memory is short;
  * `to` may then have grown by some of them. */
 int message_append_copy(struct message *to, const struct message *from);
 
 /* Frame `index` < count, owned by the message. */
-zmq_msg_t *message_frame(const struct message *message, uint32_t index);
+static inline zmq_msg_t *message_frame(const struct message *message, uint32_t index)
+{
+    return message->heap ? &message->heap[index] : (zmq_msg_t *)&message->inside[index];
+}
 
 /* True when the message is exactly one frame holding these bytes. */
 bool message_is(const struct message *message, const void *data, size_t size);

@@ -18,7 +18,7 @@
 struct back;
 
 enum back_result {
-    BACK_DELIVERED, /* `reply` is the upstream's, or empty where there is none */
+    BACK_DELIVERED, /* `reply` is the upstream's, or NULL where there is none */
     BACK_TIMEOUT,   /* no answer in time; the connection is gone */
     BACK_LOST       /* the connection broke, or had to be given up, with this request on it */
 };
@@ -27,7 +27,7 @@ struct back_outcome {
     struct queue_item *item; /* still leased from the queue */
     enum back_result result;
     bool was_alone; /* nothing else was in flight: the failure may be the message's own */
-    struct message reply;
+    const struct message *reply;
 };
 
 struct back_ops {
@@ -57,7 +57,7 @@ struct back_ops {
     /* Sends a leased item. False when no upstream took it after all: it was not sent. */
     bool (*send)(struct back *back, struct queue_item *item, int64_t now_ms);
 
-    /* The next outcome, the reply moved into the empty `outcome->reply`; false when there is none. */
+    /* The next outcome; false when there is none. Its reply lives until the next call of this, to be made soon. */
     bool (*next_outcome)(struct back *back, struct back_outcome *outcome);
 
     /* Forgets what it knows of an item that leaves the queue without another attempt. */

@@ -171,8 +171,7 @@ static bool pub_next_outcome(struct back *back, struct back_outcome *outcome)
 {
     if (!back->sent)
         return false;
-    outcome->item = back->sent;
-    outcome->result = BACK_DELIVERED;
+    *outcome = (struct back_outcome){.item = back->sent, .result = BACK_DELIVERED};
     back->sent = NULL;
     return true;
 }

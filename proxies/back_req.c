@@ -35,6 +35,7 @@ struct back {
     bool is_ordered;
     bool has_suspects;
     const struct queue_item *trial; /* sent alone since; its success clears the others */
+    struct flight *given;           /* the last outcome's, which has its reply */
 };
 
 static bool goes_to_all(const struct back *back)
@@ -235,11 +236,11 @@ static bool add_to_fanout(const struct back *back, struct fanout *fanout, struct
 static bool take_outcome(struct back *back, struct flight *flight, struct back_outcome *outcome)
 {
     outcome->item = flight->item;
+    outcome->reply = &flight->reply;
     struct fanout *fanout = flight->item->call;
     if (!fanout) {
         outcome->result = flight->result;
         outcome->was_alone = flight->was_alone;
-        message_move(&outcome->reply, &flight->reply);
         return true;
     }
     if (!add_to_fanout(back, fanout, flight))
@@ -247,27 +248,28 @@ static bool take_outcome(struct back *back, struct flight *flight, struct back_o
     outcome->result = fanout->worst;
     outcome->was_alone = fanout->was_alone && back->flights.used == 1;
     if (fanout->worst == BACK_DELIVERED)
-        message_move(&outcome->reply, &fanout->reply);
+        message_move(&flight->reply, &fanout->reply);
     return true;
 }
 
 static bool req_next_outcome(struct back *back, struct back_outcome *outcome)
 {
-    struct flight *flight;
-    while ((flight = flights_next_ended(&back->flights)) != NULL) {
-        bool is_over = take_outcome(back, flight, outcome);
-        flights_return(&back->flights, flight);
-        if (!is_over)
-            continue;
-        if (outcome->result != BACK_DELIVERED && back->is_ordered)
-            back->has_suspects = true;
-        else if (outcome->item == back->trial)
-            back->has_suspects = false;
-        if (outcome->item == back->trial)
-            back->trial = NULL;
-        return true;
-    }
-    return false;
+    struct flight *flight = back->given;
+    do {
+        if (flight)
+            flights_return(&back->flights, flight);
+        flight = flights_next_ended(&back->flights);
+    } while (flight && !take_outcome(back, flight, outcome));
+    back->given = flight;
+    if (!flight)
+        return false;
+    if (outcome->result != BACK_DELIVERED && back->is_ordered)
+        back->has_suspects = true;
+    else if (outcome->item == back->trial)
+        back->has_suspects = false;
+    if (outcome->item == back->trial)
+        back->trial = NULL;
+    return true;
 }
 
 static void req_forget(struct back *back, struct queue_item *item)

@@ -514,18 +514,16 @@ static void settle(struct chain *chain, struct back_outcome *outcome, int64_t no
     if (chain->conf->kind->answer == ANSWER_SENT)
         answer_ack(chain, item, NULL, NULL, now_ms);
     else
-        answer(chain, item, &outcome->reply, now_ms); /* buffered: where its caller was patient */
+        answer(chain, item, outcome->reply, now_ms); /* buffered: where its caller was patient */
     chain->conf->kind->back->forget(chain->back, item);
-    queue_ack(chain->queue, item, &outcome->reply);
+    queue_ack(chain->queue, item, outcome->reply);
 }
 
 static void settle_outcomes(struct chain *chain, int64_t now_ms)
 {
-    struct back_outcome outcome = {0};
-    while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
+    struct back_outcome outcome;
+    while (chain->conf->kind->back->next_outcome(chain->back, &outcome))
         settle(chain, &outcome, now_ms);
-        message_close(&outcome.reply);
-    }
 }
 
 /* drain_rate as a token bucket that holds a tenth of a second's messages, and at least one. */
@@ -850,7 +848,7 @@ static void turn(struct chain *chain, int64_t now_ms)
 static void end_inflight(struct chain *chain, int64_t now_ms)
 {
     chain->conf->kind->back->abandon(chain->back, now_ms);
-    struct back_outcome outcome = {0};
+    struct back_outcome outcome;
     while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
         if (outcome.result == BACK_DELIVERED) {
             settle(chain, &outcome, now_ms);
@@ -860,7 +858,6 @@ static void end_inflight(struct chain *chain, int64_t now_ms)
         } else {
             fail(chain, outcome.item, REASON_LOST, now_ms);
         }
-        message_close(&outcome.reply);
     }
 }
 

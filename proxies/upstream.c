@@ -141,7 +141,9 @@ static struct flight *match_reply(struct upstream *upstream, struct connection *
 static bool read_reply(struct upstream *upstream, struct connection *connection, int64_t now_ms)
 {
     static const struct wire_limits no_limits = {0};
-    struct message envelope = {0}, body = {0};
+    struct message envelope, body;
+    message_init(&envelope);
+    message_init(&body);
     enum wire_received received = wire_receive(&connection->line.socket, &no_limits, &envelope, &body);
     if (received == WIRE_NONE)
         return false;
@@ -348,7 +350,8 @@ bool upstream_has_room(const struct upstream *upstream, int64_t now_ms)
 static enum wire_sent send_request(struct upstream *upstream, struct connection *connection,
                                    struct flight *flight)
 {
-    struct message id = {0};
+    struct message id;
+    message_init(&id);
     if (connection->peer == PEER_ENVELOPE && flights_write_id(upstream->flights, flight, &id) != 0)
         return WIRE_FULL;
     enum wire_sent sent = wire_send(&connection->line.socket, &id, true, &flight->item->body);

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <zmq.h>
@@ -16,7 +17,8 @@ struct reading {
     struct message *envelope; /* NULL once the delimiter was seen, or none is expected */
     struct message *body;
     uint64_t bytes, frames; /* frames of the envelope, then of the body */
-    bool is_over, is_short, is_cut;
+    bool is_over, is_short;
+    bool is_unanswerable; /* the way back is not kept: the connection was cut, or memory is short */
 };
 
 /* A program in between may have taken the descriptor's number since: the address must still be the peer's. */
@@ -49,61 +51,69 @@ static bool is_above(uint64_t value, int64_t limit, unsigned times)
     return limit > 0 && value > (uint64_t)limit * times;
 }
 
-static void keep_frame(struct reading *reading, zmq_msg_t *frame)
+/* Judges the frame of so many bytes that was just read, for the envelope or the body: whether it is to be kept. */
+static bool judge_frame(struct reading *reading, zmq_msg_t *frame, uint64_t bytes)
 {
-    reading->bytes += zmq_msg_size(frame);
-    reading->frames++;
-    if (is_above(reading->bytes, reading->limits->max_bytes, 1) ||
-        is_above(reading->frames, reading->limits->max_frames, 1))
-        reading->is_over = true;
-    if (!reading->is_cut && (is_above(reading->bytes, reading->limits->max_bytes, WIRE_MERCY) ||
-                             is_above(reading->frames, reading->limits->max_frames, WIRE_MERCY))) {
-        reading->is_cut = true;
-        cut_connection(frame);
-    }
-    if (reading->is_over) {
-        message_close(reading->body);
-        if (!reading->envelope || reading->is_cut)
-            return; /* read on to the message's end, keeping nothing but the way back */
-    }
-    if (message_add(reading->envelope ? reading->envelope : reading->body, frame) != 0)
-        reading->is_short = true;
-}
-
-static void read_frame(struct reading *reading, zmq_msg_t *frame, bool is_routing_id)
-{
-    if (is_routing_id) {
-        if (message_add(reading->envelope, frame) != 0)
-            reading->is_short = true;
-    } else if (reading->envelope && zmq_msg_size(frame) == 0) {
+    const struct wire_limits *limits = reading->limits;
+    if (reading->envelope && bytes == 0) {
         reading->envelope = NULL;
         reading->frames = 0;
-    } else {
-        keep_frame(reading, frame);
+        return false;
     }
+    reading->bytes += bytes;
+    reading->frames++;
+    if (!is_above(reading->bytes, limits->max_bytes, 1) && !is_above(reading->frames, limits->max_frames, 1) &&
+        !reading->is_over)
+        return true;
+    reading->is_over = true;
+    if (!reading->is_unanswerable && (is_above(reading->bytes, limits->max_bytes, WIRE_MERCY) ||
+                                      is_above(reading->frames, limits->max_frames, WIRE_MERCY))) {
+        reading->is_unanswerable = true;
+        cut_connection(frame);
+    }
+    return reading->envelope && !reading->is_unanswerable; /* read on, keeping nothing but the way back */
+}
+
+/* Takes the next frame; false when there is none. */
+static bool read_frame(struct reading *reading, struct socket *socket, bool is_routing_id, bool *has_more)
+{
+    struct message *message = reading->envelope ? reading->envelope : reading->body;
+    zmq_msg_t *frame = message_room(message);
+    if (!frame) { /* what there is makes room for the rest */
+        reading->is_short = true;
+        reading->is_unanswerable |= message == reading->envelope;
+        message_close(message);
+        frame = message_room(message);
+    }
+    int received;
+    while ((received = zmq_msg_recv(frame, socket->zmq, ZMQ_DONTWAIT)) == -1 && errno == EINTR)
+        ;
+    if (received == -1) {
+        zmq_msg_close(frame);
+        return false;
+    }
+    uint64_t bytes = received < INT_MAX ? (uint64_t)received : zmq_msg_size(frame);
+    *has_more = zmq_msg_more(frame);
+    if (is_routing_id || judge_frame(reading, frame, bytes))
+        message_keep(message, bytes);
+    else
+        zmq_msg_close(frame);
+    return true;
 }
 
 enum wire_received wire_receive(struct socket *socket, const struct wire_limits *limits,
                                 struct message *envelope, struct message *body)
 {
     struct reading reading = {.limits = limits, .envelope = envelope, .body = body};
-    bool has_more = true, is_first = true;
-    while (has_more) {
-        zmq_msg_t frame;
-        zmq_msg_init(&frame);
-        if (zmq_msg_recv(&frame, socket->zmq, ZMQ_DONTWAIT) == -1) {
-            if (errno == EINTR)
-                continue;
-            zmq_msg_close(&frame);
+    bool has_more, is_routing_id = socket->type == ZMQ_ROUTER;
+    do {
+        if (!read_frame(&reading, socket, is_routing_id, &has_more)) {
             socket->is_ready = false;
             return WIRE_NONE;
         }
-        has_more = zmq_msg_more(&frame);
-        read_frame(&reading, &frame, is_first && socket->type == ZMQ_ROUTER);
-        zmq_msg_close(&frame);
-        is_first = false;
-    }
-    if (reading.is_cut && envelope)
+        is_routing_id = false;
+    } while (has_more);
+    if (reading.is_unanswerable && envelope)
         message_close(envelope);
     if (reading.is_short || reading.is_over) {
         message_close(body);
@@ -114,35 +124,41 @@ enum wire_received wire_receive(struct socket *socket, const struct wire_limits 
     return WIRE_MESSAGE;
 }
 
-/* libzmq decides with the first frame; those after it always go. */
-static enum wire_sent send_copy(struct socket *socket, zmq_msg_t *frame, bool has_more)
+/* libzmq decides with the first frame; those after it always go. Takes the frame when it goes. */
+static enum wire_sent send_frame(struct socket *socket, zmq_msg_t *frame, bool has_more)
 {
-    zmq_msg_t copy;
-    zmq_msg_init(&copy);
-    if (frame)
-        zmq_msg_copy(&copy, frame);
-    while (zmq_msg_send(&copy, socket->zmq, ZMQ_DONTWAIT | (has_more ? ZMQ_SNDMORE : 0)) == -1) {
-        if (errno == EINTR)
-            continue;
-        enum wire_sent result = errno == EAGAIN ? WIRE_FULL : WIRE_GONE;
-        zmq_msg_close(&copy);
-        return result;
+    while (zmq_msg_send(frame, socket->zmq, ZMQ_DONTWAIT | (has_more ? ZMQ_SNDMORE : 0)) == -1) {
+        if (errno != EINTR)
+            return errno == EAGAIN ? WIRE_FULL : WIRE_GONE;
     }
     return WIRE_SENT;
+}
+
+static enum wire_sent send_copies(struct socket *socket, const struct message *message, bool has_more)
+{
+    enum wire_sent result = WIRE_SENT;
+    for (uint32_t i = 0; i < message->count && result == WIRE_SENT; i++) {
+        zmq_msg_t copy;
+        zmq_msg_init(&copy);
+        zmq_msg_copy(&copy, message_frame(message, i));
+        result = send_frame(socket, &copy, has_more || i + 1 < message->count);
+        if (result != WIRE_SENT)
+            zmq_msg_close(&copy);
+    }
+    return result;
 }
 
 enum wire_sent wire_send(struct socket *socket, const struct message *envelope, bool has_delimiter,
                          const struct message *body)
 {
-    uint32_t before = envelope ? envelope->count : 0;
-    uint32_t left = before + (has_delimiter ? 1 : 0) + body->count;
     enum wire_sent result = WIRE_SENT;
     socket->is_ready = true; /* sending may swallow the signal that input has come */
-    for (uint32_t i = 0; i < before && result == WIRE_SENT; i++)
-        result = send_copy(socket, message_frame(envelope, i), --left > 0);
-    if (has_delimiter && result == WIRE_SENT)
-        result = send_copy(socket, NULL, --left > 0);
-    for (uint32_t i = 0; i < body->count && result == WIRE_SENT; i++)
-        result = send_copy(socket, message_frame(body, i), --left > 0);
-    return result;
+    if (envelope)
+        result = send_copies(socket, envelope, true);
+    if (has_delimiter && result == WIRE_SENT) {
+        zmq_msg_t delimiter;
+        zmq_msg_init(&delimiter);
+        result = send_frame(socket, &delimiter, true);
+    }
+    return result == WIRE_SENT ? send_copies(socket, body, false) : result;
 }

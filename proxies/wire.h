@@ -32,7 +32,7 @@ enum wire_received {
     WIRE_MESSAGE,   /* a whole message */
     WIRE_TOO_LARGE, /* over a limit: `body` is empty; `envelope` is too when the connection was cut */
     WIRE_MALFORMED, /* an envelope was expected, and there is no delimiter or no body */
-    WIRE_SHORT      /* memory is short: the message is lost */
+    WIRE_SHORT      /* memory is short: the message is lost; `body` is empty, and `envelope` may be */
 };
 
 /* Takes one message off a socket into empty messages. With `envelope` a ROUTER's routing id and the frames
