@@ -17,12 +17,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define REQUEST_BYTES (INT64_C(128) << 20)
+#define UNREAD_BYTES (INT64_C(64) << 20)
 
 enum {
     NAMED_LISTS = 64,
-    CALLER_HWM = 4000,      /* answers that libzmq holds for one caller who does not read */
-    REQUEST_HWM_MAX = 1000, /* requests that libzmq holds from one caller */
+    CALLER_HWM = 4000,     /* answers that libzmq holds for one caller who does not read */
+    REQUEST_HWM_MAX = 256, /* requests that libzmq holds from one caller; fewer make one who pipelines wait */
     REQUEST_HWM_MIN = 8,
     HELD_RETRY_MS = 5, /* a ROUTER does not tell when a caller has room again */
     HELD_LIMIT_MS = 30000,
@@ -66,11 +66,14 @@ static void rep_close(struct front *front, int linger_ms)
     free(front);
 }
 
-/* So many that one caller's unread requests stay within REQUEST_BYTES; only one who does not wait for answers
- * has more than one, and only while the chain does not read (`block`, or more load than it can take). */
-static int request_hwm(int64_t max_message_bytes)
+/* A chain that always reads, if only to refuse, is faster than the wire. Where it may stop (`block`, a disk that is
+ * behind), the unread requests of a caller who does not wait for answers stay within UNREAD_BYTES. */
+static int request_hwm(const struct chain_conf *conf)
 {
-    int64_t count = max_message_bytes > 0 ? REQUEST_BYTES / max_message_bytes : REQUEST_HWM_MIN;
+    int64_t max_message_bytes = conf->frontend.max_message_bytes;
+    if (conf->queue.when_full != QUEUE_BLOCK && conf->queue.store == STORE_MEMORY)
+        return REQUEST_HWM_MAX;
+    int64_t count = max_message_bytes > 0 ? UNREAD_BYTES / max_message_bytes : REQUEST_HWM_MIN;
     return count > REQUEST_HWM_MAX ? REQUEST_HWM_MAX : count < REQUEST_HWM_MIN ? REQUEST_HWM_MIN : (int)count;
 }
 
@@ -90,7 +93,7 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
         .type = ZMQ_ROUTER,
         .door = around->front_door,
         .send_hwm = CALLER_HWM,
-        .receive_hwm = request_hwm(conf->frontend.max_message_bytes),
+        .receive_hwm = request_hwm(conf),
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
         .max_frames = WIRE_FRAMES(conf->frontend.max_frames),
         .chain = around->chain,
