@@ -148,9 +148,9 @@ class Server:
 
 
 class Broker:
-    """The load-balancing broker of every ZeroMQ tutorial: a ROUTER for callers, a DEALER for its REP workers."""
+    """The load-balancing broker of every ZeroMQ tutorial: a ROUTER for callers, a DEALER for its workers."""
 
-    def __init__(self, context, endpoint, worker_count=2, handler=echo):
+    def __init__(self, context, endpoint, worker_count=2, handler=echo, worker_kind=zmq.REP):
         self.endpoint = endpoint
         self._front, self._back, self._control, steer = (
             context.socket(kind) for kind in (zmq.ROUTER, zmq.DEALER, zmq.PAIR, zmq.PAIR))
@@ -159,7 +159,7 @@ class Broker:
         steer.connect(name + "-control")
         self._front.bind(endpoint)
         self._back.bind(name)
-        self.workers = [Server(context, name, zmq.REP, handler, connects=True) for _ in range(worker_count)]
+        self.workers = [Server(context, name, worker_kind, handler, connects=True) for _ in range(worker_count)]
         self._thread = threading.Thread(target=self._run, args=(steer,), daemon=True)
         self._thread.start()
 
