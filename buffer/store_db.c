@@ -2,9 +2,9 @@
  *
  * SQLite as a store uses it: write-ahead log, synced at each commit, locked exclusively, one connection.
  *
- * To change the schema: append a step to `steps`, never edit one, and raise STORE_DB_VERSION; each database goes
- * through the steps it lacks in one transaction when it is opened, and user_version counts them. Keep a database
- * of the version before beside tests/unit/test_store.c, and have it opened there.
+ * To change the schema: append a step to `steps`, never edit one, and raise STORE_DB_VERSION and SCHEMA_CHANGES;
+ * each database goes through the steps it lacks in one transaction when it is opened, and user_version counts them.
+ * Keep a database of the version before beside tests/unit/test_store.c, and have it opened there.
  */
 #include "buffer/store_db.h"
 
@@ -20,7 +20,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { APPLICATION_ID = 0x70787964 }; /* "pxyd" */
+enum {
+    APPLICATION_ID = 0x70787964, /* "pxyd" */
+    SCHEMA_CHANGES = 6,          /* what SQLite counts after all steps: its "schema cookie" */
+};
 
 static const char *const steps[] = {
     "CREATE TABLE chain(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, reserved INTEGER NOT NULL,"
@@ -326,13 +329,29 @@ void store_db_close(struct store_db *db)
     db->sqlite = NULL;
 }
 
-static enum store_result migrate(struct store_db *db)
+/* Newer than this program, and not only by a flipped bit: its schema has changed as well. */
+static bool is_newer(int64_t version, int64_t schema_changes)
+{
+    return version > STORE_DB_VERSION && schema_changes > SCHEMA_CHANGES;
+}
+
+static enum store_result refuse_newer(struct store_db *db, const char *path, int64_t version)
+{
+    return store_db_fail(db, STORE_REFUSED, "%s is of version %" PRId64 ", this proxyd knows up to %d", path,
+                         version, STORE_DB_VERSION);
+}
+
+static enum store_result migrate(struct store_db *db, const char *path)
 {
     sqlite3_int64 version = store_db_pragma(db, "PRAGMA user_version");
     if (version == STORE_DB_VERSION)
         return STORE_OK;
-    if (version < 0 || version > STORE_DB_VERSION)
+    if (is_newer(version, store_db_pragma(db, "PRAGMA schema_version")))
+        return refuse_newer(db, path, version);
+    if (version < 0)
         return store_db_failed(db, "reading the version");
+    if (version > STORE_DB_VERSION)
+        return store_db_fail(db, STORE_CORRUPT, "the version of the database is damaged");
     enum store_result result = store_db_execute(db, "BEGIN IMMEDIATE");
     for (size_t i = (size_t)version; i < STORE_DB_VERSION && result == STORE_OK; i++)
         result = store_db_execute(db, steps[i]);
@@ -366,13 +385,13 @@ enum store_result store_db_connect(struct store_db *db, const char *path, bool i
     if (result == STORE_OK && is_new)
         result = store_db_execute(db, "PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL");
     if (result == STORE_OK && is_new)
-        result = migrate(db);
+        result = migrate(db, path);
     if (result == STORE_OK)
         result = store_db_execute(db, "PRAGMA journal_mode=WAL");
     if (result == STORE_OK)
         result = store_db_execute(db, "PRAGMA synchronous=FULL; PRAGMA journal_size_limit=16777216");
     if (result == STORE_OK)
-        result = migrate(db);
+        result = migrate(db, path);
     if (result != STORE_OK)
         return result;
     db->is_synced = true;
@@ -427,10 +446,11 @@ enum store_result store_db_judge(struct store_db *db, const char *path, bool was
                     header_field(header, 64) == 1 && memcmp(header + 72, zeros, sizeof zeros) == 0;
     if (is_sound && application == APPLICATION_ID && version >= 1 && version <= STORE_DB_VERSION)
         return STORE_OK;
+    if (is_sound && application == APPLICATION_ID && is_newer(version, header_field(header, 40)))
+        return refuse_newer(db, path, version);
     if (was_ours)
         return store_db_fail(db, STORE_CORRUPT, "the header of the database is damaged");
     if (is_whole && application == APPLICATION_ID && version > STORE_DB_VERSION)
-        return store_db_fail(db, STORE_REFUSED, "%s is of version %" PRIu32 ", this proxyd knows up to %d",
-                             path, version, STORE_DB_VERSION);
+        return refuse_newer(db, path, version);
     return store_db_fail(db, STORE_REFUSED, "%s is not a store of proxyd", path);
 }

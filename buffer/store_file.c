@@ -1057,6 +1057,11 @@ static enum store_result judge(struct store_file *file, const char *path, bool i
     file->mark_found = file->mark;
     enum store_result result =
         store_db_judge(&file->db, path, has_mark && file->mark.version <= STORE_DB_VERSION, is_new);
+    if (result == STORE_OK && !*is_new && has_mark && file->mark.version > STORE_DB_VERSION)
+        return store_db_fail(&file->db, STORE_REFUSED,
+                             "%s was last used by a newer proxyd: of version %" PRIu32
+                             ", this one knows up to %d",
+                             path, file->mark.version, STORE_DB_VERSION);
     if (result == STORE_OK && *is_new) {
         file->mark = file->mark_found = (struct mark_head){0};
         if (ftruncate(file->mark_fd, 0) != 0)

@@ -6,11 +6,13 @@
  * What a disk queue keeps from one run to the next: messages, order, attempts, dead letters, replies, ages. Also
  * what it does with files that are not its own.
  */
+#include "buffer/store_mark.h"
 #include "tests/unit/scratch.h"
 #include "tests/unit/store_kit.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -606,20 +608,71 @@ static void store_refuses_what_is_not_its_own(void **state)
     assert_string_equal(text, "my diary, do not read");
 }
 
+/* As a later proxyd would: with SQL, into the database or (when that is interrupted) into its log only. */
+static void make_newer(bool is_interrupted)
+{
+    sqlite3 *db;
+    char path[128];
+    path_of(path, "store.db");
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_interrupted, NULL);
+    assert_int_equal(sqlite3_exec(db, "CREATE TABLE later(id); PRAGMA user_version=99", NULL, NULL, NULL),
+                     SQLITE_OK);
+    sqlite3_close(db);
+}
+
 static void store_refuses_a_newer_version(void **state)
 {
     (void)state;
+    for (int is_interrupted = 0; is_interrupted < 2; is_interrupted++)
+        for (int is_marked = 0; is_marked < 2; is_marked++) {
+            open_kit();
+            put_all(0, 10);
+            kit_close(&kit);
+            char path[128];
+            path_of(path, "store.mark");
+            if (!is_marked)
+                unlink(path);
+            make_newer(is_interrupted);
+            assert_false(kit_open(&kit, scratch.path));
+            assert_non_null(strstr(kit.err, "store.db is of version 99"));
+            assert_true(is_there("store.db"));
+            scratch_remove(&scratch);
+            scratch_make(&scratch);
+        }
+}
+
+static void store_refuses_what_a_newer_proxyd_used(void **state)
+{
+    (void)state;
+    struct mark_head mark;
+    char path[128];
     open_kit();
     kit_close(&kit);
-    char path[128];
     path_of(path, "store.mark");
-    unlink(path);
-    path_of(path, "store.db");
     int fd = open(path, O_RDWR);
-    assert_int_equal(pwrite(fd, "\0\0\0\x63", 4, 60), 4);
+    assert_true(mark_read_head(fd, &mark));
+    mark.version = 99;
+    mark_write_head(fd, &mark);
     close(fd);
     assert_false(kit_open(&kit, scratch.path));
     assert_non_null(strstr(kit.err, "version 99"));
+}
+
+static void store_with_a_flipped_bit_in_its_version_is_salvaged(void **state)
+{
+    (void)state;
+    open_kit();
+    put_all(0, 10);
+    kit_close(&kit);
+    char path[128];
+    path_of(path, "store.db");
+    int fd = open(path, O_RDWR);
+    assert_int_equal(pwrite(fd, "\x40", 1, 60), 1);
+    close(fd);
+    open_kit();
+    assert_int_equal(kit.events[STORE_EVENT_SALVAGED], 1);
+    deliver(0, 10);
 }
 
 static void store_refuses_a_directory_that_is_not_there(void **state)
@@ -701,6 +754,8 @@ int main(void)
         TEST(store_is_locked_while_it_is_open),
         TEST(store_refuses_what_is_not_its_own),
         TEST(store_refuses_a_newer_version),
+        TEST(store_refuses_what_a_newer_proxyd_used),
+        TEST(store_with_a_flipped_bit_in_its_version_is_salvaged),
         TEST(store_refuses_a_directory_that_is_not_there),
         TEST(store_counts_what_it_writes_and_how_long_commits_take),
         TEST(store_gives_space_back_when_it_is_empty),
