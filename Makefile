@@ -2,19 +2,21 @@
 # `make` builds into build/, `make run` shows proxyd at work, `make test` tests it. Quiet unless V=1.
 VERSION  := 0.1.0
 PREFIX   ?= /usr/local
+UNITDIR  ?= $(PREFIX)/lib/systemd/system
+PKG_CONFIG ?= pkg-config
 B        ?= build
 CFLAGS   ?= -O2 -g
 Q        := $(if $(V),,@)
 PACKAGES := libzmq libsodium sqlite3 jansson libconfig
 LOADED   := libmicrohttpd# opened when asked for, see proxies/library.h: only their headers are needed here
-HAVE     := $(shell pkg-config --exists $(PACKAGES) $(LOADED) 2>/dev/null && echo yes)
+HAVE     := $(shell $(PKG_CONFIG) --exists $(PACKAGES) $(LOADED) 2>/dev/null && echo yes)
 
 CPPFLAGS += -D_GNU_SOURCE -DPROXYD_VERSION='"$(VERSION)"' -I.
 FLAGS    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -pthread -fPIE \
-            -fstack-protector-strong -fstack-clash-protection -MMD -MP $(shell pkg-config --cflags $(PACKAGES) $(LOADED) 2>/dev/null)
+            -fstack-protector-strong -fstack-clash-protection -MMD -MP $(shell $(PKG_CONFIG) --cflags $(PACKAGES) $(LOADED) 2>/dev/null)
 HARDEN   ?= -D_FORTIFY_SOURCE=2
 LDFLAGS  += -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
-LDLIBS   += $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+LDLIBS   += $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 
 SOURCES  := $(wildcard buffer/*.c auth/*.c proxies/*.c proxyd/*.c)
@@ -82,23 +84,40 @@ bench bench-quick bench-scale:
 	@$(MAKE) --no-print-directory all $B/bench/peer
 	@tests/bench/run $B $(filter --%,$(@:bench-%=--%))
 
+SHARE    := $(DESTDIR)$(PREFIX)/share
 install: all
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,sbin share/doc/proxyd/examples share/man/man5 share/man/man8)
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/lib/sysusers.d \
+	    $(addprefix $(SHARE)/,doc/proxyd/examples man/man5 man/man8 bash-completion/completions)
 	install -m 755 $B/proxyd $B/proxyctl $(DESTDIR)$(PREFIX)/sbin
-	install -m 644 $(filter %.5,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man5
-	install -m 644 $(filter %.8,$(PAGES)) $(DESTDIR)$(PREFIX)/share/man/man8
-	install -m 644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/proxyd
-	install -m 644 etc/*.conf $(DESTDIR)$(PREFIX)/share/doc/proxyd/examples
+	install -m 644 $(filter %.5,$(PAGES)) $(SHARE)/man/man5
+	install -m 644 $(filter %.8,$(PAGES)) $(SHARE)/man/man8
+	sed 's|/usr/sbin|$(PREFIX)/sbin|' etc/proxyd.service >$(DESTDIR)$(UNITDIR)/proxyd.service
+	install -m 644 etc/proxyd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/proxyd.conf
+	install -m 644 etc/proxyctl.bash-completion $(SHARE)/bash-completion/completions/proxyctl
+	install -m 644 README.md CHANGELOG.md LICENSE $(SHARE)/doc/proxyd
+	install -m 644 $(wildcard etc/*.conf) etc/proxyd.sysctl $(SHARE)/doc/proxyd/examples
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/sbin/proxyd $(DESTDIR)$(PREFIX)/sbin/proxyctl
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/share/man/man?/,$(notdir $(PAGES)))
-	rm -rf $(DESTDIR)$(PREFIX)/share/doc/proxyd
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,proxyd proxyctl) $(addprefix $(SHARE)/man/man?/,$(notdir $(PAGES)))
+	rm -f $(DESTDIR)$(UNITDIR)/proxyd.service $(DESTDIR)$(PREFIX)/lib/sysusers.d/proxyd.conf
+	rm -f $(SHARE)/bash-completion/completions/proxyctl
+	rm -rf $(SHARE)/doc/proxyd
+
+# A Debian package in build/, from a copy of the tree; ARCH=arm64 builds for another machine.
+DEB := $(abspath $B/deb)
+deb:
+	@tests/install-packages build package
+	rm -rf $(DEB) && mkdir -p $(DEB)/proxyd
+	tar -c --exclude=./build --exclude=./.git . | tar -x -C $(DEB)/proxyd
+	cd $(DEB)/proxyd && dpkg-buildpackage -b -us -uc $(if $(ARCH),-a$(ARCH) -Pcross)
+	mv $(DEB)/*.deb $B/
+check-deb: deb
+	tests/check-deb $B
 
 format:
 	clang-format -i $(SOURCES) $(wildcard */*.h tests/unit/*.[ch])
 clean:
 	rm -rf build
 
-.PHONY: all run test check-san check-long units bench bench-quick bench-scale install uninstall format clean
+.PHONY: all run test check-san check-long units bench bench-quick bench-scale install uninstall deb check-deb format clean
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(wildcard $B/obj/tests/*/*.d)

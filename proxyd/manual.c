@@ -132,7 +132,7 @@ static void print_reason(size_t index)
     fputs("\\&", stdout);
     putchar(toupper((unsigned char)info->text[0]));
     put(info->text + 1);
-    puts(".");
+    printf(" (JSON\\-RPC \\-%d).\n", -info->jsonrpc_code);
 }
 
 static const char *drop_word(int part, size_t index)
