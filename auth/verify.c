@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The verifying worker, its lanes, its memory; see verify.h. A job is in exactly one place: free, in a lane,
- * or in the worker's hands. A waiter is in `by_age` until its verdict is known, then in `answered`; `job`
+ * The verifying workers, their lanes, their memory; see verify.h. A job is in exactly one place: free, in a
+ * lane, or in a worker's hands. A waiter is in `by_age` until its verdict is known, then in `answered`; `job`
  * is NULL for one that only waits for its deadline.
  */
 #include "auth/verify.h"
@@ -26,6 +26,7 @@ enum {
     WAYS = 8, /* rows that one digest may be remembered in */
     MINUTE_MS = 60000,
     BRAKE_KEYS = 8192,
+    WORKERS_MAX = 4,
     WORKER_NICE = 5,
 };
 
@@ -34,7 +35,7 @@ TAILQ_HEAD(job_list, verify_job);
 
 struct verify_job {
     TAILQ_ENTRY(verify_job) link;
-    struct job_list *lane; /* the list it is in; NULL in the worker's hands */
+    struct job_list *lane; /* the list it is in; NULL in a worker's hands */
     struct waiter_list waiters;
     int64_t forsaken_ms; /* when its last waiter left */
     bool is_stranger;    /* there is no such user: the hash is a dummy */
@@ -53,34 +54,66 @@ struct memory {
 struct verify {
     pthread_mutex_t mutex;
     pthread_cond_t has_work;
-    pthread_t thread;
-    bool is_started, is_stopping;
+    pthread_t threads[WORKERS_MAX];
+    unsigned thread_count;
+    bool is_stopping;
     int eventfd;
     int64_t patience_ms;
     uint8_t key[crypto_generichash_KEYBYTES];
     struct limits *by_address, *by_user;
-    struct job_list told, quiet, unused;
-    struct verify_job *running, *jobs;
+    struct job_list told, quiet, running, unused;
+    struct verify_job *jobs;
     struct waiter_list by_age, answered;
     size_t waiter_count; /* in by_age */
     struct memory *memories;
     uint64_t uses;
-    void *reserve; /* worker's: address space for a hash; MAP_FAILED while it could not be had */
-    size_t reserve_bytes;
+    /* The memory for hashing, in as many equal parts as there are workers. A hash takes one of them; one that
+     * needs more takes all. */
+    unsigned part_count, parts_taken;
+    size_t part_bytes;
+    void *reserves
+        [WORKERS_MAX];  /* address space, for the parts not taken; MAP_FAILED = none, or not to be had */
+    bool waits_for_all; /* the next job needs all parts */
 };
 
 /* Takes address space, and under strict overcommit memory, that nobody else in this process can then use. */
-static void take_reserve(struct verify *verify)
+static bool take_reserves(struct verify *verify, unsigned count)
 {
-    verify->reserve =
-        mmap(NULL, verify->reserve_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool has_all = true;
+    for (unsigned i = 0; i < verify->part_count && count > 0; i++) {
+        if (verify->reserves[i] != MAP_FAILED)
+            continue;
+        verify->reserves[i] =
+            mmap(NULL, verify->part_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        has_all &= verify->reserves[i] != MAP_FAILED;
+        count--;
+    }
+    return has_all;
 }
 
-static void give_reserve(struct verify *verify)
+static void give_reserves(struct verify *verify, unsigned count)
 {
-    if (verify->reserve != MAP_FAILED)
-        munmap(verify->reserve, verify->reserve_bytes);
-    verify->reserve = MAP_FAILED;
+    for (unsigned i = 0; i < verify->part_count && count > 0; i++) {
+        if (verify->reserves[i] == MAP_FAILED)
+            continue;
+        munmap(verify->reserves[i], verify->part_bytes);
+        verify->reserves[i] = MAP_FAILED;
+        count--;
+    }
+}
+
+/* As many as can work at once: on cores of their own, with memory for a usual hash each. */
+static void set_parts(struct verify *verify, size_t memory_bytes)
+{
+    size_t usual = memory_bytes / ((size_t)SECRET_MEMORY_KIB * 1024);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t count = cores < WORKERS_MAX ? (size_t)(cores > 1 ? cores : 1) : WORKERS_MAX;
+    if (count > usual)
+        count = usual > 1 ? usual : 1;
+    verify->part_count = (unsigned)count;
+    verify->part_bytes = memory_bytes / count;
+    for (size_t i = 0; i < count; i++)
+        verify->reserves[i] = MAP_FAILED;
 }
 
 static struct verify_job *map_jobs(void)
@@ -102,19 +135,19 @@ struct verify *verify_new(int64_t patience_ms, size_t memory_bytes)
     pthread_cond_init(&verify->has_work, NULL);
     verify->eventfd = -1;
     verify->patience_ms = patience_ms;
-    verify->reserve_bytes = memory_bytes;
+    set_parts(verify, memory_bytes);
     TAILQ_INIT(&verify->told);
     TAILQ_INIT(&verify->quiet);
+    TAILQ_INIT(&verify->running);
     TAILQ_INIT(&verify->unused);
     TAILQ_INIT(&verify->by_age);
     TAILQ_INIT(&verify->answered);
-    take_reserve(verify);
     verify->by_address = limits_new(VERIFY_FREE_FAILURES, MINUTE_MS, VERIFY_FREE_FAILURES, BRAKE_KEYS);
     verify->by_user = limits_new(VERIFY_FREE_FAILURES, MINUTE_MS, VERIFY_FREE_FAILURES, BRAKE_KEYS);
     verify->memories = calloc(VERIFY_REMEMBERED_MAX, sizeof *verify->memories);
     verify->jobs = map_jobs();
     if (!verify->by_address || !verify->by_user || !verify->memories || !verify->jobs ||
-        verify->reserve == MAP_FAILED || secret_open()) {
+        !take_reserves(verify, verify->part_count) || secret_open()) {
         verify_free(verify);
         return NULL;
     }
@@ -135,7 +168,7 @@ void verify_free(struct verify *verify)
         secret_wipe(verify->jobs, VERIFY_JOBS_MAX * sizeof *verify->jobs);
         munmap(verify->jobs, VERIFY_JOBS_MAX * sizeof *verify->jobs);
     }
-    give_reserve(verify);
+    give_reserves(verify, verify->part_count);
     free(verify->memories);
     limits_free(verify->by_address);
     limits_free(verify->by_user);
@@ -248,13 +281,12 @@ static bool may_try_quietly(const struct verify *verify, const char *name, size_
 
 static struct verify_job *find_job(const struct verify *verify, const uint8_t *digest)
 {
-    const struct job_list *lanes[] = {&verify->told, &verify->quiet};
+    const struct job_list *lanes[] = {&verify->told, &verify->quiet, &verify->running};
     for (size_t i = 0; i < sizeof lanes / sizeof *lanes; i++)
         for (struct verify_job *job = TAILQ_FIRST(lanes[i]); job; job = TAILQ_NEXT(job, link))
             if (memcmp(job->digest, digest, DIGEST_BYTES) == 0)
                 return job;
-    bool is_running = verify->running && memcmp(verify->running->digest, digest, DIGEST_BYTES) == 0;
-    return is_running ? verify->running : NULL;
+    return NULL;
 }
 
 /* An empty job. For the told lane the oldest quiet one gives way. NULL when all are taken. */
@@ -394,7 +426,7 @@ struct verify_waiter *verify_take(struct verify *verify)
     return waiter;
 }
 
-/* --- the worker --- */
+/* --- the workers --- */
 
 static bool has_told_waiter(const struct verify *verify, const struct verify_job *job, int64_t now_ms)
 {
@@ -459,20 +491,51 @@ static void conclude(struct verify *verify, struct verify_job *job, enum secret_
     drop_job(verify, job);
 }
 
+static unsigned parts_of(const struct verify *verify, const struct verify_job *job)
+{
+    return (size_t)job->hash.memory_kib * 1024 > verify->part_bytes ? verify->part_count : 1;
+}
+
+/* The next job, in the caller's hands, with its memory given free; NULL when there is none, or too little memory
+ * until others have ended. */
+static struct verify_job *begin_job(struct verify *verify, int64_t now_ms)
+{
+    struct verify_job *job = pick_job(verify, now_ms);
+    if (!job)
+        return NULL;
+    unsigned parts = parts_of(verify, job);
+    verify->waits_for_all = verify->parts_taken + parts > verify->part_count;
+    if (verify->waits_for_all)
+        return NULL;
+    move_job(job, NULL);
+    TAILQ_INSERT_TAIL(&verify->running, job, link);
+    verify->parts_taken += parts;
+    give_reserves(verify, parts);
+    return job;
+}
+
+static void end_job(struct verify *verify, struct verify_job *job, enum secret_verdict verdict,
+                    int64_t now_ms)
+{
+    unsigned parts = parts_of(verify, job);
+    TAILQ_REMOVE(&verify->running, job, link);
+    verify->parts_taken -= parts;
+    take_reserves(verify, parts);
+    conclude(verify, job, verdict, now_ms);
+    if (verify->waits_for_all)
+        pthread_cond_broadcast(&verify->has_work);
+    verify->waits_for_all = false;
+}
+
 bool verify_work(struct verify *verify, int64_t now_ms)
 {
     pthread_mutex_lock(&verify->mutex);
-    struct verify_job *job = pick_job(verify, now_ms);
+    struct verify_job *job = begin_job(verify, now_ms);
     if (job) {
-        move_job(job, NULL);
-        verify->running = job;
         pthread_mutex_unlock(&verify->mutex);
-        give_reserve(verify);
         enum secret_verdict verdict = secret_hash_check(&job->hash, job->password, job->password_size);
-        take_reserve(verify);
         pthread_mutex_lock(&verify->mutex);
-        verify->running = NULL;
-        conclude(verify, job, verdict, now_ms);
+        end_job(verify, job, verdict, now_ms);
     }
     bool has_answers = !TAILQ_EMPTY(&verify->answered);
     pthread_mutex_unlock(&verify->mutex);
@@ -488,7 +551,8 @@ static void *run(void *context)
     setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); /* on Linux: of this thread */
     for (;;) {
         pthread_mutex_lock(&verify->mutex);
-        while (!verify->is_stopping && TAILQ_EMPTY(&verify->told) && TAILQ_EMPTY(&verify->quiet))
+        while (!verify->is_stopping &&
+               (verify->waits_for_all || (TAILQ_EMPTY(&verify->told) && TAILQ_EMPTY(&verify->quiet))))
             pthread_cond_wait(&verify->has_work, &verify->mutex);
         bool is_stopping = verify->is_stopping;
         pthread_mutex_unlock(&verify->mutex);
@@ -504,21 +568,22 @@ int verify_start(struct verify *verify, int eventfd)
     verify->eventfd = eventfd;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&verify->thread, NULL, run, verify);
+    int error = 0;
+    while (!error && verify->thread_count < verify->part_count) {
+        error = pthread_create(&verify->threads[verify->thread_count], NULL, run, verify);
+        verify->thread_count += !error;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    verify->is_started = error == 0;
     errno = error;
-    return error ? -1 : 0;
+    return verify->thread_count > 0 ? 0 : -1;
 }
 
 void verify_stop(struct verify *verify)
 {
-    if (!verify->is_started)
-        return;
     pthread_mutex_lock(&verify->mutex);
     verify->is_stopping = true;
-    pthread_cond_signal(&verify->has_work);
+    pthread_cond_broadcast(&verify->has_work);
     pthread_mutex_unlock(&verify->mutex);
-    pthread_join(verify->thread, NULL);
-    verify->is_started = false;
+    while (verify->thread_count > 0)
+        pthread_join(verify->threads[--verify->thread_count], NULL);
 }

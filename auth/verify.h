@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Checks passwords without ever holding up who asks: one thread hashes, what it found right is remembered,
- * who fails often is slowed. One asker (the ZAP thread), one worker; a mutex between them is never held while
- * hashing.
+ * Checks passwords without ever holding up who asks: workers hash, what they found right is remembered, who
+ * fails often is slowed. One asker (the ZAP thread), a worker for each core that there is memory for; the mutex
+ * between them is never held while hashing.
  *
  *     ask --remembered-------------------------------------------------> GOOD
  *      |
@@ -15,7 +15,7 @@
  * Credentials are remembered under a keyed hash of name, password and stored hash: a changed or removed user
  * is forgotten by that alone. Askers of the same credentials share one job. A job whose askers ran out of
  * time stays behind in the quiet lane for as long again, so that their next attempt finds work done, not
- * repeated. Memory is fixed at verify_new; beyond it the address space of one hash is reserved.
+ * repeated. Memory is fixed at verify_new; beyond it the address space of the hashes is reserved.
  */
 #ifndef PROXYD_AUTH_VERIFY_H
 #define PROXYD_AUTH_VERIFY_H
@@ -57,11 +57,11 @@ struct verify_waiter {
 };
 
 /* `patience_ms` is how long an asker waits: less than the handshake limit. `memory_bytes` is reserved for
- * hashing; no stored hash may need more. NULL when memory is short. */
+ * hashing, all workers together; no stored hash may need more. NULL when memory is short. */
 struct verify *verify_new(int64_t patience_ms, size_t memory_bytes);
 void verify_free(struct verify *verify);
 
-/* Starts the thread, at a lower priority than the rest; it writes to `eventfd` when there is something to
+/* Starts the workers, at a lower priority than the rest; they write to `eventfd` when there is something to
  * take. -1 with errno. */
 int verify_start(struct verify *verify, int eventfd);
 void verify_stop(struct verify *verify);
@@ -78,7 +78,8 @@ int64_t verify_tick(struct verify *verify, int64_t now_ms);
 /* One whose wait is over, with its verdict; the caller's again. NULL when there is none. */
 struct verify_waiter *verify_take(struct verify *verify);
 
-/* What the thread does all day: hashes for one job. False when there is nothing to hash. */
+/* What a worker does all day: hashes for one job. False when there is nothing to hash, or no memory until another
+ * worker is done. */
 bool verify_work(struct verify *verify, int64_t now_ms);
 
 #endif

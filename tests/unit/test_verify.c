@@ -1,7 +1,7 @@
 /* links: auth/verify.c auth/users.c auth/limits.c auth/secret.c auth/address.c */
 /* SPDX-License-Identifier: MIT
  *
- * The verifying worker, driven by hand: what is hashed, what is remembered, who is told and who is slowed.
+ * The verifying workers, mostly driven by hand: what is hashed, what is remembered, who is told and who is slowed.
  */
 #include "auth/verify.h"
 
@@ -450,6 +450,36 @@ static void thread_works_and_wakes_its_asker(void **state)
     close(poller.fd);
 }
 
+/* Both kinds at once, on all workers: the memory that is free while another hashes is never enough for the large
+ * one, which must neither be forgotten nor keep the others waiting for good. */
+static void hash_that_needs_all_memory_takes_its_turn(void **state)
+{
+    struct fixture *fixture = *state;
+    struct asker askers[40];
+    char hash[SECRET_TEXT_BYTES], text[sizeof fixture->text];
+    struct pollfd poller = {.fd = eventfd(0, EFD_CLOEXEC), .events = POLLIN};
+    assert_int_equal(secret_hash_make(hash, "pw", 2, MEMORY_BYTES / 1024, 1), 0);
+    size_t size = (size_t)sprintf(text, "large0:%s\nlarge1:%s\nlarge2:%s\n", hash, hash, hash);
+    snprintf(text + size, sizeof text - size, "%.*s", 40 * 130, fixture->text);
+    *strrchr(text, '\n') = '\0';
+    replace_users(fixture, text);
+    assert_int_equal(verify_start(fixture->verify, poller.fd), 0);
+    int waiting = 0;
+    for (int i = 0; i < 40; i++) {
+        char name[16];
+        snprintf(name, sizeof name, i % 16 == 0 ? "large%d" : "u%d", i % 16 == 0 ? i / 16 : i % 30);
+        waiting += ask(fixture, &askers[i], 1, name, "pw", clock_now_ms()) == VERIFY_WAIT;
+    }
+    while (waiting > 0) {
+        assert_int_equal(poll(&poller, 1, 10000), 1);
+        eventfd_read(poller.fd, &(eventfd_t){0});
+        for (struct verify_waiter *waiter; (waiter = verify_take(fixture->verify)); waiting--)
+            assert_int_equal(waiter->verdict, VERIFY_GOOD);
+    }
+    verify_stop(fixture->verify);
+    close(poller.fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -478,6 +508,7 @@ int main(void)
         TEST(quiet_work_gives_way_when_the_table_is_full),
         TEST(empty_users_file_costs_a_hash_too),
         TEST(thread_works_and_wakes_its_asker),
+        TEST(hash_that_needs_all_memory_takes_its_turn),
     };
     return cmocka_run_group_tests_name("verify", tests, NULL, NULL);
 }
