@@ -66,6 +66,7 @@ struct guarded {
     int fd;
     uint64_t serial;
     bool is_listener;
+    atomic_bool is_retired; /* of a listener */
     struct port *port;
     /* of a connection */
     bool has_finished; /* its handshake; its own thread's, as the next */
@@ -385,28 +386,35 @@ int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags) __a
 ssize_t guard_recv(int fd, void *buffer, size_t size, int flags) __asm__("recv");
 int guard_close_descriptor(int fd) __asm__("close");
 
-int guard_listen(int fd, int backlog)
+/* Who connects to the listening socket `fd` is guarded from now on. */
+static int watch(int fd, const struct guard_limits *limits)
 {
-    const struct guard_limits *limits = binding.limits;
-    if (!limits || fd < 0 || fd >= DESCRIPTORS_MAX)
-        return kernel_listen(fd, backlog);
     struct port *port = calloc(1, sizeof *port);
     struct guarded *listener = guarded_new(fd, port);
-    if (!port || !listener) {
+    if (fd >= DESCRIPTORS_MAX || !port || !listener) {
         free(port);
         free(listener);
-        errno = ENOMEM;
+        errno = fd >= DESCRIPTORS_MAX ? EMFILE : ENOMEM;
         return -1;
     }
     port->is_counted = limits->chain != NULL;
-    port->keeps_ids = limits->keeps_ids;
     port->message = limits->message;
+    port->keeps_ids = limits->keeps_ids;
     snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
     listener->is_listener = true;
     pthread_mutex_lock(&guard.mutex);
     enter(listener);
     port->number = listener->serial;
     pthread_mutex_unlock(&guard.mutex);
+    return 0;
+}
+
+int guard_listen(int fd, int backlog)
+{
+    if (!binding.limits || fd < 0 || fd >= DESCRIPTORS_MAX)
+        return kernel_listen(fd, backlog);
+    if (watch(fd, binding.limits) != 0)
+        return -1;
     binding.has_listened = true;
     return kernel_listen(fd, backlog);
 }
@@ -416,6 +424,10 @@ int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags)
     struct guarded *listener = find(fd);
     if (!listener || !listener->is_listener)
         return kernel_accept(fd, peer, size, flags);
+    if (atomic_load(&listener->is_retired)) {
+        errno = EAGAIN;
+        return -1;
+    }
     struct sockaddr_storage from = {.ss_family = AF_UNSPEC};
     socklen_t from_size = sizeof from;
     int accepted = kernel_accept(fd, (struct sockaddr *)&from, &from_size, flags);
@@ -568,10 +580,14 @@ void guard_close(void)
     guard.spare = -1;
 }
 
-int guard_bind(void *zmq, const char *address, const struct guard_limits *limits)
+int guard_bind(void *zmq, const char *address, int listener, const struct guard_limits *limits)
 {
+    if (listener != -1 && zmq_setsockopt(zmq, ZMQ_USE_FD, &listener, sizeof listener) != 0)
+        return -1;
     if (!atomic_load(&guard.is_open))
         return zmq_bind(zmq, address);
+    if (listener != -1)
+        return watch(listener, limits) == 0 ? zmq_bind(zmq, address) : -1;
     binding.limits = limits;
     binding.has_listened = false;
     int rc = zmq_bind(zmq, address);
@@ -582,6 +598,13 @@ int guard_bind(void *zmq, const char *address, const struct guard_limits *limits
         return -1;
     }
     return rc;
+}
+
+void guard_retire(int listener)
+{
+    struct guarded *guarded = find(listener);
+    if (guarded)
+        atomic_store(&guarded->is_retired, true);
 }
 
 uint64_t guard_serial(int fd)

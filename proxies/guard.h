@@ -50,9 +50,14 @@ int guard_open(const struct guard_conf *conf, struct event_sink events, char *er
 /* Ends it, after libzmq has ended. */
 void guard_close(void);
 
-/* zmq_bind, with everything that connects to it guarded; `limits` is copied. Without guard_open: zmq_bind. -1
- * with zmq_errno(): ENOTSUP when libzmq does not reach the kernel through us. */
-int guard_bind(void *zmq, const char *address, const struct guard_limits *limits);
+/* zmq_bind, with everything that connects to it guarded; `limits` is copied. `listener` is a socket that listens there
+ * already, which libzmq takes over, or -1. Without guard_open: zmq_bind. -1 with zmq_errno(): ENOTSUP when libzmq does
+ * not reach the kernel through us. */
+int guard_bind(void *zmq, const char *address, int listener, const struct guard_limits *limits);
+
+/* The socket bound with this `listener` is about to be closed: from here on it accepts nobody, who then waits for
+ * the next one at that address. */
+void guard_retire(int listener);
 
 /* The connection that a descriptor is now, a number never given twice; 0 = none that a peer made. Any thread. */
 uint64_t guard_serial(int fd);

@@ -18,16 +18,11 @@
 #include "proxies/socket.h"
 
 #include "proxies/door.h"
+#include "proxies/listener.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -38,7 +33,6 @@
 
 enum {
     NEVER_MS = 1 << 30,
-    BACKLOG = 1024,
     KEEPALIVE_IDLE_S = 15,
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_COUNT = 3,
@@ -221,7 +215,6 @@ static int set_options(void *zmq, const struct socket_options *options, const st
     if (endpoint->transport == TRANSPORT_TCP && set_tcp(zmq, options, endpoint->is_bind, err, err_size) != 0)
         return -1;
     if (endpoint->is_bind) {
-        SET_INT(ZMQ_BACKLOG, BACKLOG);
         if (options->door && set_door(zmq, options->door, err, err_size) != 0)
             return -1;
     } else {
@@ -256,7 +249,7 @@ int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
                 const struct socket_options *options, const struct endpoint *endpoint, char *err,
                 size_t err_size)
 {
-    *socket = (struct socket){.poller = poller, .type = options->type, .is_ready = true};
+    *socket = (struct socket){.poller = poller, .type = options->type, .listener = -1, .is_ready = true};
     socket->limits = guard_limits_of(options);
     void *zmq = zmq_socket(zmq_context, options->type);
     if (!zmq)
@@ -274,70 +267,26 @@ int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
     return 0;
 }
 
-/* Whether `path` may be bound: nothing there, or a socket file that nobody listens on. */
-static int may_bind_ipc(const char *path, char *err, size_t err_size)
-{
-    struct stat found;
-    if (lstat(path, &found) != 0) {
-        if (errno == ENOENT)
-            return 0;
-        snprintf(err, err_size, "%s: %s", path, strerror(errno));
-        return -1;
-    }
-    if (!S_ISSOCK(found.st_mode)) {
-        snprintf(err, err_size, "%s: exists and is no socket; it is left alone", path);
-        return -1;
-    }
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof address.sun_path) {
-        snprintf(err, err_size, "%s: path too long", path);
-        return -1;
-    }
-    strcpy(address.sun_path, path);
-    int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (probe == -1) {
-        snprintf(err, err_size, "%s: %s", path, strerror(errno));
-        return -1;
-    }
-    int refused = connect(probe, (struct sockaddr *)&address, sizeof address) != 0 && errno == ECONNREFUSED;
-    close(probe);
-    if (!refused) {
-        snprintf(err, err_size, "%s: in use by a running program", path);
-        return -1;
-    }
-    return 0;
-}
-
-/* The folder's lock keeps two starting daemons from both finding the path free. */
-static int bind_ipc(void *zmq, const char *address, const struct guard_limits *limits, char *err,
-                    size_t err_size)
-{
-    const char *path = address + strlen("ipc://");
-    if (*path == '@' || *path == '*') /* abstract, or chosen by libzmq: no file to lose */
-        return guard_bind(zmq, address, limits) == 0 ? 0 : refuse(err, err_size, "cannot bind");
-    char folder[sizeof((struct sockaddr_un *)0)->sun_path + 2];
-    snprintf(folder, sizeof folder, "%s", path);
-    int lock = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (lock == -1) {
-        snprintf(err, err_size, "%s: %s", path, strerror(errno));
-        return -1;
-    }
-    flock(lock, LOCK_EX);
-    int rc = may_bind_ipc(path, err, err_size);
-    if (rc == 0 && guard_bind(zmq, address, limits) != 0)
-        rc = refuse(err, err_size, "cannot bind");
-    close(lock);
-    return rc;
-}
-
 int socket_bind(struct socket *socket, const struct endpoint *endpoint, char *err, size_t err_size)
 {
-    if (endpoint->transport == TRANSPORT_IPC)
-        return bind_ipc(socket->zmq, endpoint->address, &socket->limits, err, err_size);
-    int rc = endpoint->transport == TRANSPORT_INPROC
-                 ? zmq_bind(socket->zmq, endpoint->address)
-                 : guard_bind(socket->zmq, endpoint->address, &socket->limits);
-    return rc == 0 ? 0 : refuse(err, err_size, "cannot bind");
+    int rc;
+    if (endpoint->transport == TRANSPORT_INPROC) {
+        rc = zmq_bind(socket->zmq, endpoint->address);
+    } else if (!listener_suits(endpoint)) {
+        rc = guard_bind(socket->zmq, endpoint->address, -1, &socket->limits);
+    } else {
+        int fd = listener_share(endpoint, err, err_size);
+        if (fd == -1)
+            return -1;
+        rc = guard_bind(socket->zmq, endpoint->address, fd, &socket->limits);
+        if (rc != 0)
+            close(fd);
+        socket->listener = rc == 0 ? fd : -1;
+    }
+    if (rc != 0)
+        return refuse(err, err_size, "cannot bind");
+    socket->inproc = endpoint->transport == TRANSPORT_INPROC ? endpoint->address : NULL;
+    return 0;
 }
 
 int socket_connect(struct socket *socket, const char *address, char *err, size_t err_size)
@@ -351,9 +300,13 @@ void socket_close_gently(struct socket *socket, int linger_ms)
         return;
     if (socket->poller)
         poller_remove(socket->poller, descriptor(socket->zmq));
+    if (socket->listener != -1)
+        guard_retire(socket->listener);
+    if (socket->inproc)
+        zmq_unbind(socket->zmq, socket->inproc); /* the name is free now, and not only when libzmq has closed it */
     zmq_setsockopt(socket->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     zmq_close(socket->zmq);
-    *socket = (struct socket){.poller = socket->poller};
+    *socket = (struct socket){.poller = socket->poller, .listener = -1};
 }
 
 void socket_close(struct socket *socket)

@@ -43,6 +43,8 @@ struct socket {
     int type;  /* ZMQ_ROUTER, … */
     struct poller *poller;
     struct guard_limits limits; /* where bound: of what its peers may do */
+    int listener;               /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
+    const char *inproc;         /* where bound at such an address: it, of the endpoint; else NULL */
     bool is_ready; /* may have input: its descriptor fired, or a call on it may have swallowed the signal */
 };
 
@@ -51,8 +53,7 @@ int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
                 const struct socket_options *options, const struct endpoint *endpoint, char *err,
                 size_t err_size);
 
-/* Binds to `endpoint`. An ipc path is bound only when nothing is there or a socket that nobody listens on:
- * libzmq would delete any file and steal a live socket. -1 with a reason in `err`. */
+/* Binds to `endpoint`, which must outlive that, by a listener where there can be one. -1 with a reason in `err`. */
 int socket_bind(struct socket *socket, const struct endpoint *endpoint, char *err, size_t err_size);
 
 /* Connects to `address` (numeric where it is tcp), once: libzmq does not reconnect. -1 with a reason. */

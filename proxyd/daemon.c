@@ -16,6 +16,7 @@
 #include "proxies/chain.h"
 #include "proxies/guard.h"
 #include "proxies/kinds.h"
+#include "proxies/listener.h"
 #include "proxyd/control.h"
 #include "proxyd/doors.h"
 #include "proxyd/log.h"
@@ -537,6 +538,7 @@ static void stop(struct daemon *daemon)
     for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)
         if (daemon->chains[i])
             chain_free(daemon->chains[i]);
+    listeners_close();
     inspect_free(daemon->inspect);
     doors_close(daemon->doors);
     if (daemon->runtime.store)

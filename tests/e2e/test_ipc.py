@@ -102,3 +102,25 @@ def test_a_tcp_address_in_use_is_said(net):
     proxyd.expect_exit(1)
     assert str(host_port(taken.endpoint)[1]) in proxyd.log
     assert net.caller(taken.endpoint).call(b"untouched") == [b"untouched"]
+
+
+@SIDES
+def test_a_daemon_that_ends_takes_its_socket_file_with_it(net, side):
+    endpoint = net.ipc("mine")
+    chain, daemon = chain_at(net, side, endpoint)
+    proxyd = net.proxyd(chain, daemon=daemon)
+    assert stat.S_ISSOCK(os.stat(path_of(endpoint)).st_mode)
+    proxyd.stop()
+    assert not os.path.exists(path_of(endpoint))
+
+
+def test_a_file_that_another_daemon_has_put_there_stays(net):
+    chain, _ = chain_at(net, "rep", net.ipc("ours"))
+    first = net.proxyd(chain)
+    os.unlink(path_of(chain.endpoint))
+    second = net.proxyd(chain)
+    first.stop()
+    assert stat.S_ISSOCK(os.stat(path_of(chain.endpoint)).st_mode)
+    assert net.caller(chain).call(b"x") == [b"error 502 unavailable"]
+    second.stop()
+    assert not os.path.exists(path_of(chain.endpoint))

@@ -72,7 +72,7 @@ static void open_house(struct house *house, struct guard_conf conf, const struct
     house->zmq = zmq_ctx_new();
     house->router = zmq_socket(house->zmq, ZMQ_ROUTER);
     zmq_setsockopt(house->router, ZMQ_HANDSHAKE_IVL, &(int){0}, sizeof(int)); /* never, unless a test asks */
-    assert_int_equal(guard_bind(house->router, endpoint, limits), 0);
+    assert_int_equal(guard_bind(house->router, endpoint, -1, limits), 0);
     assert_int_equal(
         zmq_getsockopt(house->router, ZMQ_LAST_ENDPOINT, house->endpoint, &(size_t){sizeof house->endpoint}),
         0);
@@ -322,7 +322,7 @@ static void mapped_addresses_are_those_of_ipv4(void **state)
     assert_int_equal(guard_open(&conf, sink, err, sizeof err), 0);
     house.router = zmq_socket(house.zmq, ZMQ_ROUTER);
     zmq_setsockopt(house.router, ZMQ_IPV6, &(int){1}, sizeof(int));
-    assert_int_equal(guard_bind(house.router, "tcp://[::]:*", &generous), 0);
+    assert_int_equal(guard_bind(house.router, "tcp://[::]:*", -1, &generous), 0);
     zmq_getsockopt(house.router, ZMQ_LAST_ENDPOINT, house.endpoint, &(size_t){sizeof house.endpoint});
     int fds[3] = {dial(&house, "127.0.0.2"), dial(&house, "127.0.0.3"), dial(&house, "127.0.0.2")};
     assert_true(has_ended(fds[0]));
@@ -507,7 +507,7 @@ static void what_does_not_listen_is_not_bound(void **state)
     (void)state;
     struct house house;
     open_house(&house, (struct guard_conf){0}, &generous, "tcp://127.0.0.1:*");
-    assert_int_equal(guard_bind(house.router, "inproc://nobody-listens", &generous), -1);
+    assert_int_equal(guard_bind(house.router, "inproc://nobody-listens", -1, &generous), -1);
     assert_int_equal(zmq_errno(), ENOTSUP);
     assert_int_equal(zmq_bind(house.router, "inproc://nobody-listens"), 0); /* it was let go */
     close_house(&house);
