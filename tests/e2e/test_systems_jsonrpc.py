@@ -56,7 +56,8 @@ def error(reason, code, own, identifier=b'"1"'):
 
 def accepted(answer, identifier):
     """The ticket of an ack for that id."""
-    head, tail = b'{"jsonrpc":"2.0","id":' + identifier + b',"result":{"accepted":true,"ack":"synced","ticket":"', b'"}}'
+    head = b'{"jsonrpc":"2.0","id":' + identifier + b',"result":{"accepted":true,"ack":"synced","ticket":"'
+    tail = b'"}}'
     assert answer.startswith(head) and answer.endswith(tail), answer
     return answer[len(head):-len(tail)]
 
@@ -85,20 +86,22 @@ def test_its_calls_and_its_errors_pass_as_they_are(net):
         result(caller.call(request(method="nothing")))
     assert caller.call(b"no JSON") == [b'{"jsonrpc": "2.0", "error": "invalid request", "id": null}']
     assert caller.call(notification())[0].endswith(b'"id": null}'), "what the server has to say to one"
-    assert server.bodies[:2] == [request(), request(params="short")] and server.bodies[3:] == [b"no JSON", notification()]
+    assert server.bodies[:2] == [request(), request(params="short")]
+    assert server.bodies[3:] == [b"no JSON", notification()]
 
 
 def test_its_client_hears_why_a_call_failed(net, users):
     server = net.rep(swallow)
     calls = net.chain("rep-req", to=server, dialect="jsonrpc", frontend={"max_message": "1KiB", "rate": 100},
                       backend={"timeout": "100ms"}, queue={"max_messages": 1, "max_age": "300ms"})
-    guarded = net.chain("rep-req", to=server, dialect="jsonrpc", name="guarded", 
+    guarded = net.chain("rep-req", to=server, dialect="jsonrpc", name="guarded",
                         frontend={"auth": "plain", "users": ["bert"]})
     proxyd = net.proxyd(calls, guarded, daemon={"users": str(users.path)})
     pipeline = net.pipeline(calls)
-    assert pipeline.call(request()) == [error("timeout", 504, -32008)]
+    answer = pipeline.call(request())
+    assert answer == [error("timeout", 504, -32008)]
     with pytest.raises(ValueError, match="timeout"):
-        result(pipeline.call(request()))
+        result(answer)
     assert pipeline.call(request(params="x" * 2000)) == [error("too-large", 413, -32002, b"null")]
     proxyd.control("pause", calls.name)
     proxyd.wait_for(calls, state="paused")

@@ -86,7 +86,8 @@ def test_its_client_hears_why_a_call_failed(net):
     proxyd = net.proxyd(calls)
     pipeline = net.pipeline(calls)
     (answer,) = pipeline.call(request())
-    assert json.loads(answer) == {"id": 123, "status": 504, "message": "timeout: no answer in time; the outcome is unknown"}
+    text = "timeout: no answer in time; the outcome is unknown"
+    assert json.loads(answer) == {"id": 123, "status": 504, "message": text}
     assert pipeline.call(request(user="x" * 2000))[0].startswith(error("too-large", 413, b"null"))
     proxyd.control("pause", calls.name)
     proxyd.wait_for(calls, state="paused")

@@ -33,7 +33,8 @@ def serve(node, request):
         return
     try:
         event_name, data = parse_message(request.body)
-        answer = create_message(event_name, {"processed": data} if event_name == "message" else {"error": "unknown event"})
+        response = {"processed": data} if event_name == "message" else {"error": "unknown event"}
+        answer = create_message(event_name, response)
     except ValueError as error:
         answer = create_message("error", {"error": str(error)})
     node.reply(request, *answer)
