@@ -124,6 +124,28 @@ def test_buffered_example_takes_calls_while_the_centre_is_away(tmp_path):
         assert ctl("-c", path, "queue", "calls", "peek", "281474976710657").stdout == "hello\n"
 
 
+def test_collecting_example_shows_and_archives_what_sensors_publish(tmp_path, server):
+    path = place("collect.conf", tmp_path)
+    with running(path):
+        wait_up(path, "archive")
+        screen = subprocess.Popen([PROXYCTL, "subscribe", "--count", "1", "tcp://127.0.0.1:5570"], text=True,
+                                  stdout=subprocess.PIPE, preexec_fn=set_parent_death_signal)
+        samples = ["temperature sensor-1 21.5", "temperature sensor-2 19.0"]
+
+        def all_shown():  # a sensor that connects may publish before it is subscribed to, and before the screen is there
+            for sample in samples:
+                assert ctl("publish", ">tcp://127.0.0.1:5560", sample).returncode == 0
+            return screen.poll() is not None
+        eventually(all_shown, 10)
+        assert screen.stdout.read() in [f"{sample}\n" for sample in samples]
+        screen.stdout.close()
+
+        def archived():
+            chains = {chain["name"]: chain for chain in json.loads(ctl("-c", path, "--json", "status").stdout)["chains"]}
+            return chains["archive"]["delivered"] == chains["intake"]["delivered"] >= 2
+        eventually(archived)
+
+
 def test_demo_shows_a_time_out_a_failure_and_the_recovery():
     result = subprocess.run([ROOT / "etc" / "demo.sh", BUILD], capture_output=True, text=True, timeout=60 * FACTOR,
                             stdin=subprocess.DEVNULL, env={**os.environ, "DEMO_ONCE": "1"}, cwd="/")
@@ -167,6 +189,16 @@ def test_demo_leaves_nothing_behind():
     assert process.wait(10 * FACTOR) == 0
     process.stdout.close()
     assert session_members(process.pid) == []
+
+
+def test_chains_in_the_readme_are_valid(tmp_path):
+    blocks = re.findall(r"```\n(chains = .*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 2
+    (tmp_path / "users").touch(0o600)
+    for block in blocks:
+        (tmp_path / "readme.conf").write_text(f'daemon = {{ state_dir = "{tmp_path}"; users = "{tmp_path}/users"; }};\n{block}')
+        check = subprocess.run([PROXYD, "-t", "-c", tmp_path / "readme.conf"], capture_output=True, text=True)
+        assert (check.returncode, check.stderr) == (0, ""), block
 
 
 def test_readme_example_works_when_pasted(tmp_path):
