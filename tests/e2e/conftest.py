@@ -50,6 +50,9 @@ class Net:
     def router(self, handler=peers.echo, endpoint=None, **options):
         return self._add(peers.Server(self.context, endpoint or self.endpoint(), zmq.ROUTER, handler, **options))
 
+    def plain_server(self, endpoint, name, password, handler=peers.echo):
+        return self._add(peers.PlainServer(endpoint, name, password, handler))
+
     def broker(self, **options):
         return self._add(peers.Broker(self.context, self.endpoint(), **options))
 

@@ -16,6 +16,7 @@ import threading
 import time
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from harness import FACTOR, eventually, set_parent_death_signal
 
@@ -145,6 +146,22 @@ class Server:
     def bodies(self):
         """The bodies received, each as its only frame or as a tuple."""
         return [request.body[0] if len(request.body) == 1 else tuple(request.body) for request in self.log]
+
+
+class PlainServer(Server):
+    """A REP server that asks for a name and a password, on a context of its own: each has one ZAP handler."""
+
+    def __init__(self, endpoint, name, password, handler=echo):
+        context = zmq.Context()
+        self._authenticator = ThreadAuthenticator(context)
+        self._authenticator.start()
+        self._authenticator.configure_plain(domain="*", passwords={name: password})
+        super().__init__(context, endpoint, zmq.REP, handler, {zmq.PLAIN_SERVER: 1})
+
+    def close(self):
+        self.stop()
+        self._authenticator.stop()
+        self.context.destroy(linger=0)
 
 
 class Broker:

@@ -12,7 +12,8 @@ import tempfile
 
 import pytest
 
-from harness import BUILD, FACTOR, PROXYCTL, PROXYD, ROOT, eventually, set_parent_death_signal
+from harness import BUILD, FACTOR, PROXYCTL, PROXYD, ROOT, Users, eventually, set_parent_death_signal
+from peers import echo
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +45,7 @@ def running(path):
     assert " error " not in "".join(lines) + rest
 
 
-NEED_FILES = {"secure.conf", "curve.conf"}  # of users and keys; each has a test of its own
+NEED_FILES = {"secure.conf", "curve.conf", "pyzmqrpc.conf", "red.conf"}  # of users and keys; each has a test of its own
 
 
 @pytest.mark.parametrize("path", sorted(path for path in (ROOT / "etc").glob("*.conf") if path.name not in NEED_FILES),
@@ -144,6 +145,52 @@ def test_collecting_example_shows_and_archives_what_sensors_publish(tmp_path, se
             chains = {chain["name"]: chain for chain in json.loads(ctl("-c", path, "--json", "status").stdout)["chains"]}
             return chains["archive"]["delivered"] == chains["intake"]["delivered"] >= 2
         eventually(archived)
+
+
+def call_as(path, user, password, endpoint, request):
+    """What `user` hears; the password is in a file beside the configuration, as proxyctl wants it."""
+    file = path.parent / f"{user}.pw"
+    file.touch(0o600)
+    file.write_text(password)
+    return ctl("call", "--user", user, "--password-file", file, endpoint, request).stdout.rstrip("\n")
+
+
+def test_pyzmqrpc_example_stands_in_for_its_proxies(net, tmp_path):
+    Users(tmp_path, username="password")
+    for name, password in (("server", "password2"), ("events", "password")):
+        (tmp_path / f"{name}.pw").touch(0o600)
+        (tmp_path / f"{name}.pw").write_text(password)
+    server = net.plain_server("tcp://127.0.0.1:30000", "username2", "password2")
+    sender = net.publisher("tcp://127.0.0.1:30005")
+    path = place("pyzmqrpc.conf", tmp_path)
+    with running(path):
+        for chain in ("calls", "samples"):
+            wait_up(path, chain)
+        assert call_as(path, "username", "password", "tcp://127.0.0.1:30001", "one") == "one"
+        ack = json.loads(call_as(path, "username", "password", "tcp://127.0.0.1:30002", "two"))
+        assert ack.pop("ticket") and ack == {"status_code": 200, "status_message": "OK", "ack": "synced"}
+        receiver = net.subscriber("tcp://127.0.0.1:30004").wait_joined(lambda: sender.publish(b"probe"))
+        sender.publish(b"test")
+        assert receiver.receive() == [b"test"]
+        eventually(lambda: server.bodies == [b"one", b"two"])
+
+
+def test_jsonrpc_example_takes_jobs_while_the_server_is_away(tmp_path):
+    with running(place("jsonrpc.conf", tmp_path)):
+        job = ctl("call", "tcp://127.0.0.1:6902", '{"jsonrpc":"2.0","method":"verify","params":"4a50","id":"1"}').stdout
+    assert job.startswith('{"jsonrpc":"2.0","id":"1","result":{"accepted":true,"ack":"synced","ticket":"')
+
+
+def test_red_example_asks_for_a_password(net, tmp_path):
+    Users(tmp_path, dashboard="password", visitor="password")
+    net.router(echo, "tcp://127.0.0.1:6133")
+    path = place("red.conf", tmp_path)
+    with running(path):
+        wait_up(path, "bot")
+        request = '{"requester":"x","cog":"ZMQExample","method":"say_hello","id":[1.0],"kwargs":{}}'
+        assert call_as(path, "dashboard", "password", "tcp://127.0.0.1:6134", request) == request
+        denied = call_as(path, "visitor", "password", "tcp://127.0.0.1:6134", request)
+        assert denied.startswith('{"id":[1.0],"status":403,')
 
 
 def test_demo_shows_a_time_out_a_failure_and_the_recovery():

@@ -98,6 +98,7 @@ def test_its_client_hears_why_a_call_failed(net, users):
                         frontend={"auth": "plain", "users": ["bert"]})
     proxyd = net.proxyd(calls, guarded, daemon={"users": str(users.path)})
     pipeline = net.pipeline(calls)
+    proxyd.wait_for(calls, state="up")
     answer = pipeline.call(request())
     assert answer == [error("timeout", 504, -32008)]
     with pytest.raises(ValueError, match="timeout"):

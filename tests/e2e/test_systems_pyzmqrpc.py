@@ -9,11 +9,9 @@ import time
 import zlib
 
 import pytest
-import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from harness import FACTOR, eventually
-from peers import Server, plain, swallow
+from peers import plain, swallow
 
 HEARTBEAT = b"zmq_sub_heartbeat"
 OK = {"status_code": 200, "status_message": "OK"}
@@ -63,39 +61,22 @@ class Site:
 
     def __init__(self, net, users, has_passwords):
         self.net, self._has_passwords = net, has_passwords
-        self.context, self._servers = zmq.Context(), []
         self.daemon = {"users": str(users.path)} if has_passwords else {}
         self.login = plain("anna") if has_passwords else {}
         self.frontend = {"auth": "plain"} if has_passwords else {}
         self.backend = {"backoff": "10ms", "backoff_max": "50ms"}
         if has_passwords:
             self.backend.update(username="site", password="password2")
-            self._authenticator = ThreadAuthenticator(self.context)
-            self._authenticator.start()
-            self._authenticator.configure_plain(domain="*", passwords={"site": "password2"})
-
-    def chain(self, kind, at=None, to=None, frontend=(), backend=None, **options):
-        return self.net.chain(kind, at=at, to=to, dialect="pyzmqrpc", frontend=dict(frontend),
-                              backend=self.backend if backend is None else backend, **options)
 
     def server(self, endpoint):
-        options = {zmq.PLAIN_SERVER: 1} if self._has_passwords else {}
-        self._servers.append(Server(self.context, endpoint, zmq.REP, serve, options))
-        return self._servers[-1]
-
-    def close(self):
-        for server in self._servers:
-            server.close()
         if self._has_passwords:
-            self._authenticator.stop()
-        self.context.destroy(linger=0)
+            return self.net.plain_server(endpoint, "site", "password2", serve)
+        return self.net.rep(serve, endpoint)
 
 
 @pytest.fixture(params=[False, True], ids=["open", "passwords"])
 def site(net, users, request):
-    everything = Site(net, users, request.param)
-    yield everything
-    everything.close()
+    return Site(net, users, request.param)
 
 
 def parsed(answer):
@@ -116,7 +97,7 @@ def error(answer):
 
 def test_rep_to_req(net, site):
     """ZmqProxyRep2Req; but the client gets its server's own reply."""
-    calls = site.chain("rep-req", frontend=site.frontend)
+    calls = net.chain("rep-req", dialect="pyzmqrpc", frontend=site.frontend, backend=site.backend)
     net.proxyd(calls, daemon=site.daemon)
     server = site.server(calls.to[0])
     client = Client(net, calls, site.login)
@@ -132,7 +113,7 @@ def test_rep_to_req(net, site):
 
 def test_buffered_rep_to_req(net, site):
     """ZmqBufferedProxyRep2ReqThread; but what was accepted while the server is away is not lost."""
-    calls = site.chain("buffered-rep-req", frontend=site.frontend)
+    calls = net.chain("buffered-rep-req", dialect="pyzmqrpc", frontend=site.frontend, backend=site.backend)
     proxyd = net.proxyd(calls, daemon=site.daemon)
     server = site.server(calls.to[0])
     client = Client(net, calls, site.login)
@@ -152,8 +133,8 @@ def test_buffered_rep_to_req(net, site):
 def test_sub_to_pub_and_rep_to_pub(net, site):
     """ZmqProxySub2Pub and ZmqProxyRep2Pub: one string frame, and no response but a plain OK on REQ."""
     publisher = net.publisher()
-    relay = site.chain("sub-pub", at=publisher, backend={})
-    news = site.chain("rep-pub", frontend=site.frontend, backend={})
+    relay = net.chain("sub-pub", at=publisher, dialect="pyzmqrpc")
+    news = net.chain("rep-pub", dialect="pyzmqrpc", frontend=site.frontend)
     net.proxyd(relay, news, daemon=site.daemon)
     client = Client(net, news, site.login)
     publisher.wait_subscribed(b"")

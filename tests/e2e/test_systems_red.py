@@ -85,6 +85,7 @@ def test_its_client_hears_why_a_call_failed(net):
                       backend={"timeout": "100ms"}, queue={"max_messages": 1, "max_age": "300ms"})
     proxyd = net.proxyd(calls)
     pipeline = net.pipeline(calls)
+    proxyd.wait_for(calls, state="up")
     (answer,) = pipeline.call(request())
     text = "timeout: no answer in time; the outcome is unknown"
     assert json.loads(answer) == {"id": 123, "status": 504, "message": text}

@@ -74,6 +74,7 @@ def test_its_client_hears_why_a_call_failed(net, users):
                         frontend={"auth": "plain", "users": ["bert"]})
     proxyd = net.proxyd(calls, guarded, daemon={"users": str(users.path)})
     pipeline = net.pipeline(calls)
+    proxyd.wait_for(calls, state="up")
     message = create_message("message", {"content": 1})
     assert pipeline.call(*message) == [b"message", b'{"error":"timeout","code":504}']
     assert parse_message(pipeline.call(b"message", bytes(2000))) == ("proxyd", {"error": "too-large", "code": 413})
