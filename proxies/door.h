@@ -34,8 +34,8 @@ struct doorman {
      * messages are read. Never blocks. */
     bool (*refresh)(struct door *door);
 
-    /* checks_messages: whether a message may pass that came by a connection with these ZAP user id and
-     * address (NULL where there is none). With DOOR_OPEN *user is the user's name, good until the next
+    /* checks_messages: whether a message may pass that came by a connection with this ZAP user id, or with DOOR_NULL
+     * from this address (NULL where there is none). With DOOR_OPEN *user is the user's name, good until the next
      * refresh, or NULL. */
     enum door_verdict (*check)(struct door *door, const char *user_id, const char *address, int64_t now_ms,
                                const char **user);

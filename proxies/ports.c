@@ -142,10 +142,13 @@ enum door_verdict ports_check(const struct surroundings *around, zmq_msg_t *fram
                               const char **user)
 {
     *user = NULL;
-    if (!around->front_door || !around->front_door->checks_messages)
+    struct door *door = around->front_door;
+    if (!door || !door->checks_messages)
         return DOOR_OPEN;
-    return around->runtime->doorman->check(around->front_door, zmq_msg_gets(frame, "User-Id"),
-                                           zmq_msg_gets(frame, "Peer-Address"), now_ms, user);
+    bool has_users = door->mechanism != DOOR_NULL;
+    return around->runtime->doorman->check(door, has_users ? zmq_msg_gets(frame, "User-Id") : NULL,
+                                           has_users ? NULL : zmq_msg_gets(frame, "Peer-Address"), now_ms,
+                                           user);
 }
 
 void ports_tick(struct ports *ports, int64_t now_ms)

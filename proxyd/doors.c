@@ -52,6 +52,8 @@ struct guarded {
     const struct text_list *patterns;
     struct users_view view;    /* no slot: nobody is asked for a name */
     const struct users *users; /* of this turn */
+    char decided_id[USERS_ID_BYTES]; /* the last message's, and who it stands for in `users`; "" = none */
+    const char *decided;
     struct limits *limits;     /* NULL: no rate */
 };
 
@@ -280,7 +282,11 @@ static bool refresh(struct door *door)
     const struct users *earlier = guarded->users;
     if (guarded->view.slot)
         guarded->users = users_view_refresh(&guarded->view);
-    return guarded->users != earlier;
+    if (guarded->users == earlier)
+        return false;
+    guarded->decided_id[0] = '\0';
+    guarded->decided = NULL;
+    return true;
 }
 
 static bool is_within_rate(struct guarded *guarded, const char *user, const char *address, int64_t now_ms)
@@ -295,14 +301,24 @@ static bool is_within_rate(struct guarded *guarded, const char *user, const char
     return limits_take(guarded->limits, &peer, sizeof(peer), now_ms);
 }
 
+/* The name that is behind an id, or NULL. Mostly it is the one before, again. */
+static const char *decide(struct guarded *guarded, const char *user_id)
+{
+    if (!user_id || strcmp(user_id, guarded->decided_id) == 0)
+        return user_id ? guarded->decided : NULL;
+    guarded->decided = users_decide(guarded->users, user_id, guarded->conf->name, guarded->patterns->items,
+                                    guarded->patterns->count);
+    snprintf(guarded->decided_id, sizeof(guarded->decided_id), "%s", user_id);
+    return guarded->decided;
+}
+
 static enum door_verdict check(struct door *door, const char *user_id, const char *address, int64_t now_ms,
                                const char **user)
 {
     struct guarded *guarded = (struct guarded *)door;
     *user = NULL;
     if (guarded->view.slot) {
-        *user = users_decide(guarded->users, user_id, guarded->conf->name, guarded->patterns->items,
-                             guarded->patterns->count);
+        *user = decide(guarded, user_id);
         if (!*user)
             return DOOR_DENIED;
     }
