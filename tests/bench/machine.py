@@ -8,6 +8,8 @@ import subprocess
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CORES = os.cpu_count()
+FOREIGN_MAX = 0.05  # of all cores: more of it, and a measurement does not count
+KERNEL_THREAD = 0x200000  # PF_KTHREAD
 
 
 def describe():
@@ -26,10 +28,13 @@ def load_average():
 
 
 def _stat(pid):
-    """(parent, CPU ticks of the process and of its children that have ended); None when it is gone."""
+    """(parent, CPU ticks of the process and of its children that have ended); None when it is gone, or one of the
+    kernel's own: what those do, they do for somebody."""
     try:
         fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
+        return None
+    if int(fields[6]) & KERNEL_THREAD:
         return None
     return int(fields[1]), sum(map(int, fields[11:15]))
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Writes what was measured: table.md, and plots by gnuplot as SVG and PNG, each from a data file that stays beside
-it."""
-import statistics
-import subprocess
+"""Writes what was measured: table.md with its plots, and the README's section."""
+import pathlib
+import shutil
+
+import plots
+from plots import median
 
 FIGURES = [("rate", "/s", "{:,.0f}"), ("p50_us", "p50 us", "{:,.0f}"), ("p99_us", "p99 us", "{:,.0f}"),
            ("p999_us", "p99.9 us", "{:,.0f}"), ("cpu_us", "CPU us", "{:.2f}"), ("switches", "switches", "{:.2f}"),
            ("rss_kib", "RSS MiB", "{:.1f}")]
-BARS = {"reached": 0x2a9d55, "missed": 0xc0392b}
-UNCLAIMED = 0xaaaaaa
 
 
 def bound(claim, value):
@@ -22,10 +22,6 @@ def ratio_text(claim):
 def claim_line(claim):
     return (f"{claim['text']} : {claim['reference']}  {ratio_text(claim)}  reach {bound(claim, claim['reach'])}  "
             f"{claim['pairs']}/{claim['rounds']} pairs  {claim['verdict']}")
-
-
-def median(rounds, variant, figure):
-    return statistics.median(each["variants"][variant][figure] for each in rounds)
 
 
 def table_of(claims):
@@ -51,131 +47,75 @@ def table_of_figures(experiments):
             yield f"| {experiment['title']} | {variant} | " + " | ".join(values) + " |"
 
 
+def scale_lines(found):
+    yield f"\n## {found['title']}\n"
+    yield from found["lines"]
+    yield f"\nOther processes took {found['foreign']:.0%} of the machine meanwhile."
+
+
+def claims_of(results):
+    return [claim for experiment in results["experiments"] for claim in experiment["claims"]]
+
+
 def markdown(results):
-    claims = [claim for experiment in results["experiments"] for claim in experiment["claims"]]
-    yield "# proxyd beside its references\n"
+    yield "# proxyd beside its references, and at scale\n"
     for name, value in results["machine"]:
         yield f"- {name}: {value}"
     yield f"- command: `{results['command']}`"
-    yield f"- load average: {results['load_before']:.2f} before, {results['load_after']:.2f} after"
+    yield f"- load average before: {results['load_before']:.2f}"
     yield (f"- {results['pairs']} rounds of {results['slice_s']:g} s slices, variants in turn; medians of the rounds' "
            "ratios. Client, proxy and server share the machine. A round does not count when other processes or the "
            "hypervisor took more than 5 % of the machine; fewer than 7 that count claim nothing.\n")
     yield "## Ratios (proxyd : reference)\n"
-    yield from table_of(claims)
+    yield from table_of(claims_of(results))
     yield "\n## Figures\n"
     yield "Medians over all rounds. CPU and context switches are the proxy's, per message, over all its threads.\n"
     yield from table_of_figures(results["experiments"])
+    for found in results["scale"]:
+        yield from scale_lines(found)
     yield ""
 
 
-# ---- plots ----
-
-def plot(out, name, data, script, size="900,600"):
-    """Draws BUILD/bench/NAME.svg and .png from `data` (lines) by the gnuplot commands `script`."""
-    (out / f"{name}.dat").write_text("\n".join(data) + "\n")
-    for terminal, ending in (f"svg size {size} dynamic background 'white' font 'sans,13'", "svg"), \
-                            (f"pngcairo size {size} font 'sans,10'", "png"):
-        commands = f"set terminal {terminal}\nset output '{out}/{name}.{ending}'\ndata = '{out}/{name}.dat'\n{script}"
-        subprocess.run(["gnuplot"], input=commands, text=True, check=True)
-
-
-def plot_ratios(experiments, out):
-    claims = [claim for experiment in experiments for claim in experiment["claims"] if "ratio" in claim]
-    if not claims:
-        return
-    data = [f'"{claim["text"]} : {claim["reference"]}"\t{len(claims) - i}\t{claim["ratio"]}\t{claim["low"]}\t'
-            f'{claim["high"]}\t{claim["reach"]}\t{BARS.get(claim["verdict"], UNCLAIMED)}'
-            for i, claim in enumerate(claims)]
-    plot(out, "ratios", data, f"""
-set title "proxyd : reference (grey: not claimed; the mark is what is to be reached)" noenhanced
-set logscale x 2
-set xlabel "ratio"
-set format x "%g"
-set yrange [0.3:{len(claims)}.7]
-set grid x
-set tics nomirror
-set ytics noenhanced
-set style fill solid
-unset key
-set lmargin at screen 0.42
-plot data using (1):2:(1):3:($2-0.32):($2+0.32):7:ytic(stringcolumn(1)) with boxxyerror lc rgb variable, \\
-     data using 3:2:4:5 with xerrorbars lc rgb "black" pt 0, \\
-     data using 6:2 with points pt 2 ps 1.2 lw 2 lc rgb "#1f3a93"
-""", f"1000,{140 + 26 * len(claims)}")
-
-
-def by_callers(experiments, prefix):
-    """{callers: rounds} of the experiments PREFIX-N."""
-    found = {}
-    for experiment in experiments:
-        start, _, number = experiment["name"].rpartition("-")
-        if start == prefix and number.isdigit() and experiment["rounds"]:
-            found[int(number)] = experiment["rounds"]
-    return dict(sorted(found.items()))
-
-
-def curves(rounds_by_x, variants, figure):
-    """Lines `x y1 y2 …`, a column for each variant, "?" where it was not measured."""
-    for x, rounds in rounds_by_x.items():
-        values = [str(median(rounds, variant, figure)) if variant in rounds[0]["variants"] else "?"
-                  for variant in variants]
-        yield " ".join([str(x), *values])
-
-
-def plot_curves(out, name, rounds_by_x, variants, figure, title, label):
-    present = [variant for variant in variants
-               if any(variant in rounds[0]["variants"] for rounds in rounds_by_x.values())]
-    if len(rounds_by_x) < 2:
-        return
-    lines = ", ".join(f"data using 1:{column} with linespoints lw 2 pt 7 title '{variant}' noenhanced"
-                      for column, variant in enumerate(present, 2))
-    plot(out, name, curves(rounds_by_x, present, figure), f"""
-set title "{title}"
-set logscale x 2
-set logscale y
-set format y "%.0s%c"
-set xlabel "callers"
-set ylabel "{label}"
-set datafile missing "?"
-set grid
-set key left top
-plot {lines}
-""")
-
-
-def plot_latency(experiments, out):
-    callers = by_callers(experiments, "calls")
-    if not callers:
-        return
-    data = [" ".join([f'"{count} caller{"s" * (count > 1)}"',
-                      *(str(median(rounds, variant, figure)) for figure in ("p50_us", "p99_us", "p999_us")
-                        for variant in ("proxyd", "zmq_proxy"))]) for count, rounds in callers.items()]
-    bars = ", ".join(f"data using {column}:xtic(1) title '{variant} {name}' noenhanced lc rgb '{colour}'"
-                     for column, variant, name, colour in (
-                         (2, "proxyd", "p50", "#1f77b4"), (3, "zmq_proxy", "p50", "#ffbb78"),
-                         (4, "proxyd", "p99", "#2c5f8a"), (5, "zmq_proxy", "p99", "#ff9933"),
-                         (6, "proxyd", "p99.9", "#14324a"), (7, "zmq_proxy", "p99.9", "#b35900")))
-    plot(out, "latency", data, f"""
-set title "Round trip of a call, 32 B"
-set style data histograms
-set style histogram clustered gap 1
-set style fill solid
-set logscale y
-set ylabel "microseconds"
-set grid y
-set key left top
-plot {bars}
-""")
-
-
 def write(results, out):
-    experiments = results["experiments"]
     (out / "table.md").write_text("\n".join(markdown(results)))
-    plot_ratios(experiments, out)
-    plot_curves(out, "callers", by_callers(experiments, "calls"), ["direct", "zmq_proxy", "proxyd", "pyzmqrpc3"],
-                "rate", "Calls per second, 32 B", "calls/s")
-    plot_curves(out, "buffered", by_callers(experiments, "buffered"), ["proxyd", "disk"], "rate",
-                "Durable acks per second, and what the disk can sync", "acks/s")
-    plot_latency(experiments, out)
+    plots.draw_all(results["experiments"], out)
     print(f"{out}/table.md and the plots beside it")
+
+
+# ---- the README ----
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PICTURE = "etc/performance.svg"
+BEGIN, END = "<!-- make bench-publish writes from here -->\n", "<!-- to here -->\n"
+
+
+def command_of(options):
+    """How a user would ask for the same."""
+    if options.names or options.slice or options.pairs != 7:
+        return "tests/bench/run build …"
+    return "make bench-quick" if options.quick else "make bench-scale" if options.scale else "make bench"
+
+
+def readme_section(results):
+    facts = dict(results["machine"])
+    yield (f"Measured on {facts['date']} by `{results['command']}` on {facts['machine']}, {facts['kernel']}, libzmq "
+           f"{facts['libzmq']}: medians of {results['pairs']} interleaved pairs, client, proxy and server on the same "
+           "machine. A ratio is proxyd's figure to the reference's.\n")
+    yield f"![each ratio with its range, and what is to be reached]({PICTURE})\n"
+    yield "| what | reference | to reach | measured | |"
+    yield "| --- | --- | ---: | ---: | --- |"
+    for claim in claims_of(results):
+        yield (f"| {claim['text']} | {claim['reference']} | {bound(claim, claim['reach'])} | "
+               + (f"{claim['ratio']:.2f}" if "ratio" in claim else "–") + f" | {claim['verdict'].split(':')[0]} |")
+    for claim in (claim for found in results["scale"] for claim in found["claims"]):
+        yield (f"| {claim['text']} | | <= {claim['reach']:g} {claim['unit']} | {claim['value']:.2f} {claim['unit']} | "
+               f"{claim['verdict'].split(':')[0]} |")
+
+
+def publish(results, out):
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    readme.write_text(before + BEGIN + "\n" + "\n".join(readme_section(results)) + "\n\n" + END + after)
+    shutil.copyfile(out / "ratios.svg", ROOT / PICTURE)
+    print(f"README.md and {PICTURE}, from {out}/results.json")

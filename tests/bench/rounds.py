@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Runs experiments round by round and judges their claims. A round is one slice of every variant, in turn, so that
 whatever drifts, drifts for all of them."""
-import contextlib
-import os
 import pathlib
-import shlex
 import statistics
-import sys
 
 import machine
 import report
+import scale
 from experiments import EXPERIMENTS
 from peers import Failed, NotAvailable, Stage
 
 PAIRS_MIN = 7
-FOREIGN_MAX = 0.05  # of all cores, in any slice of a round
 SLICE_S, QUICK_SLICE_S = 1.0, 0.25
+QUICK_REPEATS = 2  # of disturbed rounds; otherwise as many as there are pairs
+ATTEMPTS = 2
 
 
 def measure_round(variants, seconds):
@@ -33,10 +31,10 @@ def is_sound(result):
                for slice in result["variants"].values())
 
 
-def measure(variants, pairs, seconds):
-    """Rounds until `pairs` are undisturbed, but at most twice as many."""
+def measure(variants, pairs, most, seconds):
+    """Rounds until `pairs` are undisturbed, but at most `most`."""
     rounds = []
-    while len(rounds) < 2 * pairs and sum(each["foreign"] <= FOREIGN_MAX for each in rounds) < pairs:
+    while len(rounds) < most and sum(each["foreign"] <= machine.FOREIGN_MAX for each in rounds) < pairs:
         rounds.append(measure_round(variants, seconds))
     return rounds
 
@@ -44,7 +42,7 @@ def measure(variants, pairs, seconds):
 def judge(claim, rounds):
     """The claim's ratio over the rounds that count, and whether it may be claimed."""
     broken = sum(not is_sound(each) for each in rounds)
-    clean = [each for each in rounds if each["foreign"] <= FOREIGN_MAX]
+    clean = [each for each in rounds if each["foreign"] <= machine.FOREIGN_MAX]
     ratios = sorted(each["variants"]["proxyd"][claim.figure] / each["variants"][claim.reference][claim.figure]
                     for each in (clean or rounds) if is_sound(each))
     verdict = {"text": claim.text, "reference": claim.reference, "reach": claim.reach, "aim": claim.aim,
@@ -61,39 +59,55 @@ def judge(claim, rounds):
     return verdict | {"verdict": "reached" if is_reached else "missed"}
 
 
-def run_experiment(experiment, scratch, pairs, seconds):
-    folder = pathlib.Path(scratch) / experiment.name
-    folder.mkdir()
+def try_experiment(experiment, folder, options):
+    most = options.pairs + QUICK_REPEATS if options.quick else 2 * options.pairs
+    with Stage(folder) as stage:
+        return measure(experiment.set_up(stage), options.pairs, most, slice_s(options))
+
+
+def run_experiment(experiment, scratch, options):
+    """Once more when it failed: a port that was free may be taken the moment after."""
     result = {"name": experiment.name, "title": experiment.title, "rounds": []}
-    try:
-        with Stage(folder) as stage:
-            result["rounds"] = measure(experiment.set_up(stage), pairs, seconds)
-        result["claims"] = [judge(claim, result["rounds"]) for claim in experiment.claims]
-    except (NotAvailable, Failed) as error:
-        word = "not available" if isinstance(error, NotAvailable) else "failed"
-        result["claims"] = [{"text": claim.text, "reference": claim.reference, "reach": claim.reach, "aim": claim.aim,
-                             "at_most": claim.at_most, "pairs": 0, "rounds": 0, "verdict": f"{word}: {error}"}
-                            for claim in experiment.claims]
+    for attempt in range(ATTEMPTS):
+        folder = pathlib.Path(scratch) / f"{experiment.name}.{attempt}"
+        folder.mkdir()
+        try:
+            result["rounds"] = try_experiment(experiment, folder, options)
+            result["claims"] = [judge(claim, result["rounds"]) for claim in experiment.claims]
+            return result
+        except NotAvailable as error:
+            verdict = f"not available: {error}"
+            break
+        except (Failed, AssertionError, OSError) as error:
+            verdict = f"failed: {error}"
+    result["claims"] = [{"text": claim.text, "reference": claim.reference, "reach": claim.reach, "aim": claim.aim,
+                         "at_most": claim.at_most, "pairs": 0, "rounds": 0, "verdict": verdict}
+                        for claim in experiment.claims]
     return result
 
 
-def chosen(options):
-    for experiment in EXPERIMENTS:
-        if options.names:
-            if any(experiment.name.startswith(name) for name in options.names):
-                yield experiment
-        elif experiment.quick or not options.quick:
-            yield experiment
+def is_wanted(name, options):
+    return not options.names or any(name.startswith(wanted) for wanted in options.names)
 
 
-def run_all(scratch, options):
-    seconds = options.slice or (QUICK_SLICE_S if options.quick else SLICE_S)
-    results = {"machine": machine.describe(), "command": shlex.join(["tests/bench/run", *sys.argv[1:]]),
-               "pairs": options.pairs, "slice_s": seconds, "load_before": machine.load_average(), "experiments": []}
-    for experiment in chosen(options):
-        result = run_experiment(experiment, scratch, options.pairs, seconds)
-        results["experiments"].append(result)
-        for claim in result["claims"]:
-            print(report.claim_line(claim), flush=True)
-    results["load_after"] = machine.load_average()
-    return results
+def slice_s(options):
+    return options.slice or (QUICK_SLICE_S if options.quick else SLICE_S)
+
+
+def begin(options):
+    """Results without any yet."""
+    return {"machine": machine.describe(), "command": report.command_of(options),
+            "pairs": options.pairs, "slice_s": slice_s(options), "load_before": machine.load_average(),
+            "experiments": [], "scale": []}
+
+
+def run_all(scratch, options, out, results):
+    for experiment in () if options.scale else EXPERIMENTS:
+        if is_wanted(experiment.name, options) and (experiment.quick or options.names or not options.quick):
+            results["experiments"].append(run_experiment(experiment, scratch, options))
+            for claim in results["experiments"][-1]["claims"]:
+                print(report.claim_line(claim), flush=True)
+    for name, each in () if options.quick else scale.RUNS.items():
+        if is_wanted(name, options):
+            results["scale"].append(scale.run(name, each, scratch, out))
+            print("\n".join(report.scale_lines(results["scale"][-1])), flush=True)

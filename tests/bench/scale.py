@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""The scale runs: many callers, many chains, a long queue. Each is a function that measures and yields lines of
-Markdown; together they are BUILD/bench/scale.md."""
+"""The scale runs: many callers, many chains, a long queue. Each is a function that measures and yields lines of Markdown,
+and Figures that something is claimed of."""
+import dataclasses
 import pathlib
 import statistics
+import subprocess
 import time
 
 import machine
-import report
+import plots
 from experiments import PIPELINED, calls_words, rep_req
 from peers import Chain, Failed, NotAvailable, Stage, free_endpoint, harness
 
@@ -20,6 +22,15 @@ MEASURED = 100  # calls in flight while the queue stands: far below the least de
 PER_MESSAGE_BYTES = 32
 
 
+@dataclasses.dataclass
+class Figure:
+    """A value, in `unit`, that shall be at most `reach`."""
+    text: str
+    value: float
+    reach: float
+    unit: str = ""
+
+
 def usage(pid):
     """(CPU ns of all threads, context switches of all threads) so far."""
     cpu_ns = switches = 0
@@ -30,13 +41,13 @@ def usage(pid):
     return cpu_ns, switches
 
 
-def idle_lines(proxyd):
+def idle(proxyd, chains, reach_mib, reach_percent):
     """What a daemon without work costs."""
     cpu_ns, switches = usage(proxyd.pid)
     time.sleep(IDLE_S)
     cpu_after_ns, switches_after = usage(proxyd.pid)
-    yield f"- resident memory: {proxyd.rss_bytes() / 2**20:.1f} MiB"
-    yield f"- CPU: {(cpu_after_ns - cpu_ns) / 1e7 / IDLE_S:.3f} % of a core"
+    yield Figure(f"resident memory, {chains} idle chains", proxyd.rss_bytes() / 2**20, reach_mib, "MiB")
+    yield Figure(f"CPU, {chains} idle chains", (cpu_after_ns - cpu_ns) / 1e7 / IDLE_S, reach_percent, "% of a core")
     yield f"- context switches: {(switches_after - switches) / IDLE_S:.1f} a second"
 
 
@@ -76,7 +87,10 @@ def callers(stage, _):
 def small(stage, _):
     """5 chains, idle"""
     upstream = stage.echo()
-    yield from idle_lines(stage.proxyd(*(rep_req(upstream, name=f"calls{i}", window=16) for i in range(5))))
+    yield from idle(stage.proxyd(*(rep_req(upstream, name=f"calls{i}", window=16) for i in range(5))), 5, 8, 0.5)
+    stripped = stage.scratch / "proxyd.stripped"
+    subprocess.run(["strip", "-o", str(stripped), str(harness.PROXYD)], check=True)
+    yield Figure("size of the daemon, stripped", stripped.stat().st_size / 2**20, 1, "MiB")
 
 
 def chains(stage, _):
@@ -89,7 +103,7 @@ def chains(stage, _):
     def is_up():
         return all(chain["state"] == "up" for chain in proxyd.status()["chains"].values())
     harness.eventually(is_up, 60, "every chain up")
-    yield from idle_lines(proxyd)
+    yield from idle(proxyd, f"{CHAINS:,}", None, None)
 
 
 class Backlog:
@@ -141,7 +155,8 @@ def queue(store):
             yield (f"| {backlog.depth:,} | {rate:,.0f} | {cpu_us:.2f} | {ratio:.2f} | {backlog.kib_each:.2f} | "
                    f"{backlog.drain():,.0f} |")
             data.append(f"{backlog.depth} {cpu_us}")
-        report.plot(out, f"queue-{store}", data, f"""
+        yield Figure(f"CPU a message with {DEPTHS[-1]:,} queued, to that with {DEPTHS[0]:,} ({store})", ratio, 1.2)
+        plots.plot(out, f"queue-{store}", data, f"""
 set title "What a message costs, by how many are queued ({store})"
 set logscale x 10
 set yrange [0:*]
@@ -159,27 +174,27 @@ RUNS = {"callers": callers, "small": small, "chains": chains, "queue-memory": qu
         "queue-disk": queue("disk")}
 
 
-def lines_of(run, scratch, out):
+def verdict_on(figure, foreign):
+    if foreign > machine.FOREIGN_MAX:
+        return "not claimed: foreign load"
+    return "reached" if figure.value <= figure.reach else "missed"
+
+
+def run(name, measure, scratch, out):
+    """What `measure` found, with a claim for each Figure that has a reach."""
+    folder, watch, found, failure = pathlib.Path(scratch) / name, machine.Watch(), [], None
+    folder.mkdir()
     try:
-        with Stage(scratch) as stage:
-            yield from run(stage, out)
-    except NotAvailable as error:
-        yield f"- not available: {error}"
-    except (Failed, AssertionError) as error:
-        yield f"- failed: {error}"
-
-
-def run(scratch, out, names):
-    text = ["# proxyd at scale\n", *(f"- {name}: {value}" for name, value in machine.describe()),
-            f"- load average before: {machine.load_average():.2f}"]
-    for name, each in RUNS.items():
-        if names and not any(name.startswith(wanted) for wanted in names):
-            continue
-        folder = pathlib.Path(scratch) / name
-        folder.mkdir()
-        watch = machine.Watch()
-        lines = [f"\n## {each.__doc__}\n", *lines_of(each, folder, out),
-                 f"\nOther processes took {watch.share():.0%} of the machine meanwhile."]
-        print("\n".join(lines), flush=True)
-        text += lines
-        (out / "scale.md").write_text("\n".join(text) + "\n")
+        with Stage(folder) as stage:
+            for each in measure(stage, out):
+                found.append(each)
+    except (NotAvailable, Failed, AssertionError, OSError) as error:
+        failure = f"- failed: {error}"
+    foreign = watch.share()
+    figures = [each for each in found if isinstance(each, Figure)]
+    lines = [f"- {each.text}: {each.value:.2f} {each.unit}".rstrip() if isinstance(each, Figure) else each
+             for each in found]
+    claims = [{"text": figure.text, "value": figure.value, "unit": figure.unit, "reach": figure.reach,
+               "verdict": verdict_on(figure, foreign)} for figure in figures if figure.reach is not None]
+    return {"name": name, "title": measure.__doc__, "lines": lines + ([failure] if failure else []), "claims": claims,
+            "foreign": foreign}
