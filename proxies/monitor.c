@@ -9,12 +9,14 @@
 #include "proxies/poller.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -22,7 +24,9 @@ enum {
     WATCHED_EVENTS = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |
                      ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-                     ZMQ_EVENT_MONITOR_STOPPED | ZMQ_EVENT_ACCEPTED
+                     ZMQ_EVENT_MONITOR_STOPPED | ZMQ_EVENT_ACCEPTED,
+    CROWD = 1000,   /* peers that left: what they took is worth giving back */
+    CALM_MS = 1000, /* without one more that left: libzmq has freed it by then */
 };
 
 struct watch {
@@ -43,7 +47,9 @@ struct monitor {
     int epoll;
     struct waker *waker;
     atomic_bool is_closing;
-    unsigned watched; /* the thread's own: sockets whose end it has not heard of */
+    unsigned watched;    /* the thread's own: sockets whose end it has not heard of */
+    unsigned departed;   /* the thread's own: peers that left since memory was given back */
+    int64_t departed_ms; /* when the last of them did */
     pthread_mutex_t mutex;
     struct list arriving; /* guarded by mutex */
     atomic_ulong names;
@@ -118,6 +124,27 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
     waker_wake(watch->waker);
 }
 
+static int64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* glibc keeps what lies between blocks in use until it is asked. Here, since it takes a while for a crowd's. Returns
+ * how long to wait before the next look; -1: until something happens. */
+static int give_back_memory(struct monitor *monitor)
+{
+    if (monitor->departed < CROWD)
+        return -1;
+    int64_t left_ms = monitor->departed_ms + CALM_MS - clock_ms();
+    if (left_ms > 0)
+        return (int)left_ms;
+    malloc_trim(0);
+    monitor->departed = 0;
+    return -1;
+}
+
 /* Reads all events of one socket; lets go of it when it was stopped. */
 static void drain(struct monitor *monitor, struct watch *watch)
 {
@@ -132,6 +159,10 @@ static void drain(struct monitor *monitor, struct watch *watch)
             watch_release(watch);
             monitor->watched--;
             return;
+        }
+        if (event == ZMQ_EVENT_DISCONNECTED) {
+            monitor->departed++;
+            monitor->departed_ms = clock_ms();
         }
         note_event(watch, event, value);
     }
@@ -170,7 +201,8 @@ static void *monitor_run(void *argument)
         if (is_closing && monitor->watched == 0)
             return NULL;
         struct epoll_event events[64];
-        int count = epoll_wait(monitor->epoll, events, sizeof events / sizeof *events, -1);
+        int count =
+            epoll_wait(monitor->epoll, events, sizeof events / sizeof *events, give_back_memory(monitor));
         for (int i = 0; i < count; i++) {
             if (events[i].data.ptr)
                 drain(monitor, events[i].data.ptr);
