@@ -81,7 +81,8 @@ def callers(stage, _):
         yield f"- {text}: p50 {p50:,.0f} us, p99 {p99:,.0f} us, {rate:,.0f} calls/s"
     for load in [*crowd, few]:
         load.stop()
-    yield f"- resident memory {IDLE_S} s after they left: {resident_after(proxyd, IDLE_S) / 2**20:.1f} MiB"
+    yield Figure(f"resident memory {IDLE_S} s after {CALLERS:,} callers left", resident_after(proxyd, IDLE_S) / 2**20,
+                 32, "MiB")
 
 
 def small(stage, _):
