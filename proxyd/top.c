@@ -62,10 +62,10 @@ static void print_cut(const char *line, size_t size, int width)
 {
     int column = 0;
     for (const char *end = line + size; line < end; line++) {
-        if (*line == '\033') {
-            size_t length = strcspn(line, "m") + 1;
-            fwrite(line, 1, length, stdout);
-            line += length - 1;
+        const char *colour_end = *line == '\033' ? memchr(line, 'm', (size_t)(end - line)) : NULL;
+        if (colour_end) {
+            fwrite(line, 1, (size_t)(colour_end - line) + 1, stdout);
+            line = colour_end;
         } else if (((unsigned char)*line & 0xc0) == 0x80 ? column <= width : ++column <= width) {
             putchar(*line);
         }

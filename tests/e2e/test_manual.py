@@ -3,6 +3,7 @@
 state, cause, signal and exit status, as the program or the source has them."""
 import functools
 import re
+import sqlite3
 import subprocess
 
 import pytest
@@ -97,6 +98,21 @@ def test_status_has_no_member_that_the_manual_lacks(net):
     chain = status["chains"]["rep-req"]
     members = {*status, *chain, *chain["upstreams"][0]} - {"chains"}
     assert missing(members, "proxyctl.8") == set()
+
+
+def test_store_can_be_looked_into_as_the_manual_says(net):
+    orders = net.chain("buffered-rep-req", name="orders")
+    proxyd = net.proxyd(orders)
+    for body in (b"two loaves", b"of bread"):
+        assert net.caller(orders).call(body)[0].startswith(b"accepted synced ")
+    proxyd.stop()
+    files = {path.name for path in (proxyd.scratch / "state").iterdir()}
+    assert files <= {"store.db", "store.db-wal", "store.lock", "store.mark", "store.reserve"}
+    assert missing(files, "proxyd.8") == set()
+    query = re.search(r'sqlite3 store\.db "(.*?)"', page("proxyd.8"))[1]
+    store = sqlite3.connect(proxyd.scratch / "state" / "store.db")
+    assert store.execute(query).fetchall() == [("orders", 2, len("two loaves" "of bread"))]
+    store.close()
 
 
 def test_batch_on_the_control_socket_is_refused_as_the_manual_says(net):
