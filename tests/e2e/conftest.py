@@ -19,7 +19,7 @@ class Net:
     def __init__(self):
         self.context = zmq.Context()
         self.context.max_sockets = 4000
-        self.scratch = Path(tempfile.mkdtemp(prefix="proxyd-e2e-", dir="/tmp"))
+        self.scratch = Path(tempfile.mkdtemp(prefix="proxyd-e2e-"))
         self._daemons, self._peers = [], []
 
     endpoint = staticmethod(harness.free_endpoint)

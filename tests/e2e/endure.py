@@ -335,9 +335,10 @@ def _work_on(net, medium, chain, seconds, delivers):
 
 
 def power_cuts(net, medium, make_chain, cuts, seconds=2.0, delivers=True):
-    """Works on the medium, then cuts the power `cuts` times over its history, with all that a cut may leave of the
-    writes after the last sync, and starts a daemon on what is left. Figures; `lost` and `losing_cuts` say how many
-    acked calls were gone, and at how many cuts: the caller judges them."""
+    """Works on the medium, then cuts the power `cuts` times, half of them spread over its history and half at the very
+    moment of an ack, with all that a cut may leave of the writes after the last sync, and starts a daemon on what is
+    left. Figures; `lost` and `losing_cuts` say how many acked calls were gone, and at how many cuts: the caller judges
+    them."""
     begin = medium.position
     put_at, acked_at, settled_at = _work_on(net, medium, make_chain(), seconds, delivers)
     end = medium.position
@@ -347,10 +348,14 @@ def power_cuts(net, medium, make_chain, cuts, seconds=2.0, delivers=True):
     chain = make_chain()
     proxyd = net.prepare(chain, daemon={"state_dir": str(medium.cut_at)}, env=worse(BOOT_ID=boot_id))
     sink = Sink(net.context, chain.to[0])
-    figures = {"cuts": cuts, "calls": len(put_at), "operations": end - begin, "lost": 0, "losing_cuts": 0, "no_ext4": 0}
-    for number in range(cuts):
-        position = begin + (end - begin) * number // cuts
-        if not medium.cut(position, number % Medium.KINDS):
+    figures = {"cuts": cuts, "calls": len(put_at), "operations": end - begin, "lost": 0, "losing_cuts": 0, "no_ext4": 0,
+               "first_loss": None}
+    acks = sorted(acked_at.values())
+    positions = [begin + (end - begin) * number // (cuts // 2) for number in range(cuts // 2)]
+    positions += [acks[len(acks) * number // (cuts - cuts // 2)] for number in range(cuts - cuts // 2)]
+    for number, position in enumerate(sorted(positions)):
+        kind = number // 2 % Medium.KINDS
+        if not medium.cut(position, kind):
             figures["no_ext4"] += 1
             continue
         del sink.log[:]
@@ -366,6 +371,8 @@ def power_cuts(net, medium, make_chain, cuts, seconds=2.0, delivers=True):
                 if at <= position < settled_at.get(each, never) and each not in set(arrived)]
         figures["lost"] += len(lost)
         figures["losing_cuts"] += bool(lost)
+        if lost and not figures["first_loss"]:
+            figures["first_loss"] = f"{lost[:10]} at {position} of kind {kind}"
     sink.close()
     return figures
 

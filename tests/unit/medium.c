@@ -23,11 +23,12 @@
 
 enum {
     DISK_BYTES = 32 << 20,
-    LOG_BYTES = 512 << 20, /* of address space */
+    LOG_BYTES = 1 << 30, /* of address space */
     LOG_RECORDS = 1 << 18,
     REQUEST_BYTES = (1 << 20) + 4096,
     FILE_NODE = 2,
     SECTOR = 512,
+    BUSY_MS = 5000,
 };
 
 struct record {
@@ -270,7 +271,6 @@ struct medium *medium_new(const char *directory, char *err, size_t err_bytes)
 {
     struct medium *medium = calloc(1, sizeof *medium);
     medium->loop_fd = medium->image_fd = -1;
-    medium->random = 1;
     snprintf(medium->live, sizeof medium->live, "%s/live", directory);
     snprintf(medium->cut, sizeof medium->cut, "%s/cut", directory);
     snprintf(medium->fuse, sizeof medium->fuse, "%s/fuse", directory);
@@ -286,9 +286,10 @@ struct medium *medium_new(const char *directory, char *err, size_t err_bytes)
         medium->image = mmap(NULL, DISK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, medium->image_fd, 0);
     if (geteuid() == 0 && medium->shared && medium->disk && medium->log && medium->stable && medium->image &&
         medium->image != MAP_FAILED && leave_mounts() && start(medium, directory)) {
-        /* The history begins here: what the mount itself wrote is part of it. */
+        /* The history begins here: what the mount itself wrote is part of it. First the count: what is written
+         * while the copy is made is in the log, and applied again. */
+        medium->stable_count = medium_position(medium);
         memcpy(medium->stable, medium->disk, DISK_BYTES);
-        medium->stable_count = medium->shared->count;
         return medium;
     }
     snprintf(err, err_bytes, "needs root, /dev/fuse, loop devices and mkfs.ext4 (%s)", strerror(errno));
@@ -302,9 +303,21 @@ uint64_t medium_position(const struct medium *medium)
     return __atomic_load_n(&medium->shared->count, __ATOMIC_SEQ_CST);
 }
 
+/* What still wrote to the image would be in the next cut. */
+static void unmount(const char *path)
+{
+    for (int tries = 0; umount2(path, 0) != 0 && errno == EBUSY; tries++) {
+        if (tries == BUSY_MS) {
+            fprintf(stderr, "%s stays busy\n", path);
+            abort();
+        }
+        usleep(1000);
+    }
+}
+
 void medium_stop(struct medium *medium)
 {
-    umount2(medium->live, 0);
+    unmount(medium->live);
     detach_loop(medium->loop_fd);
     medium->loop_fd = -1;
     umount2(medium->fuse, MNT_DETACH);
@@ -361,6 +374,7 @@ bool medium_cut(struct medium *medium, uint64_t position, enum medium_cut kind)
 {
     const struct record *records = medium->shared->records;
     uint64_t last_sync = medium->stable_count;
+    medium->random = (unsigned)position + 1; /* the same cut again is the same cut */
     for (uint64_t i = medium->stable_count; i < position; i++)
         if (records[i].is_sync)
             last_sync = i + 1;
@@ -381,7 +395,7 @@ bool medium_cut(struct medium *medium, uint64_t position, enum medium_cut kind)
 
 void medium_uncut(struct medium *medium)
 {
-    umount2(medium->cut, 0);
+    unmount(medium->cut);
     detach_loop(medium->loop_fd);
     medium->loop_fd = -1;
 }

@@ -110,7 +110,17 @@ static int count_lost(const char *directory, uint64_t position)
     return lost;
 }
 
-/* Works with these acks, cuts the power `cuts` times; how many cuts lost something acked. */
+/* The first moment of an ack from `position` on; `to` when there is none. */
+static uint64_t next_ack(uint64_t position, uint64_t to)
+{
+    for (int i = 0; i < MESSAGES; i++)
+        if (history[i].acked_at >= position && history[i].acked_at < to)
+            to = history[i].acked_at;
+    return to;
+}
+
+/* Works with these acks, cuts the power `cuts` times, every other time at the very moment of an ack; how many cuts
+ * lost something acked. */
 static int cut_power(int64_t sync_ms, int cuts)
 {
     char err[256], live[128], cut[128];
@@ -132,9 +142,12 @@ static int cut_power(int64_t sync_ms, int cuts)
     uint64_t to = medium_position(medium);
     medium_stop(medium);
     int losing = 0, lost = 0, failed = 0;
+    uint64_t position = 0;
     for (int i = 0; i < cuts; i++) {
-        uint64_t position = from + (to - from) * (uint64_t)i / (uint64_t)cuts;
-        if (!medium_cut(medium, position, (enum medium_cut)(i % CUT_KINDS))) {
+        enum medium_cut kind = (enum medium_cut)(i / 2 % CUT_KINDS);
+        uint64_t even = from + (to - from) * (uint64_t)i / (uint64_t)cuts;
+        position = even < position ? position : i % 2 ? next_ack(even, to) : even;
+        if (!medium_cut(medium, position, kind)) {
             failed++; /* ext4 itself did not come back */
             continue;
         }
@@ -148,7 +161,7 @@ static int cut_power(int64_t sync_ms, int cuts)
                                     : "damage where there is none");
         }
         if (result > 0 && sync_ms == 0)
-            print_message("cut %d of kind %d at %d lost %d\n", i, i % CUT_KINDS, (int)position, result);
+            print_message("cut %d of kind %d at %d lost %d\n", i, (int)kind, (int)position, result);
         losing += result > 0;
         lost += result;
     }
