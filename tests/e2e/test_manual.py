@@ -49,6 +49,17 @@ def test_page_is_well_formed(name):
     assert lint.stdout + lint.stderr == ""
 
 
+@pytest.mark.parametrize("source, complaint", [
+    ("@list keys.nothing\n@end\n", 'line 1: there is no table "keys.nothing"'),
+    ("@list reasons\n@about timeout\nx\n@about late\n@end\n", 'line 5: the table has no "late"'),
+    ("@list reasons\nx\n@end\n", 'line 2: neither @about nor @end "x"'),
+    ("@list reasons\n@about timeout\n", 'line 2: there is no @end of "reasons"'),
+])
+def test_page_that_does_not_fit_the_tables_ends_the_build(source, complaint):
+    done = subprocess.run([BUILD / "manual"], input=source, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"manual: {complaint}\n")
+
+
 def test_every_key_has_an_entry():
     keys = set(re.findall(r"^  ([a-z_]+) +[a-z ]+, ", output(PROXYD, "--print-keys"), re.MULTILINE))
     assert len(keys) > 50
