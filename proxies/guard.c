@@ -73,9 +73,10 @@ struct guarded {
     bool is_proven;    /* it has a name, and libzmq read on when it had seen that */
     bool is_counted;   /* guarded by the mutex, as are the following */
     struct list unfinished, beside;
-    struct origin *origin; /* NULL: has no address */
-    struct claim *claim;   /* its name; NULL: has none, or not yet */
-    struct zmtp stream;    /* its own thread's; with a claim until that is entered */
+    struct origin *origin;           /* NULL: has no address */
+    struct claim *claim;             /* its name; NULL: has none, or not yet */
+    struct zmtp stream;              /* its own thread's; with a claim until that is entered */
+    atomic_uint_fast64_t routing_id; /* of the stream */
 };
 
 enum told { TOLD_REFUSED, TOLD_CUT, TOLD_COUNT };
@@ -508,6 +509,8 @@ ssize_t guard_recv(int fd, void *buffer, size_t size, int flags)
         return cut(connection, verdict == ZMTP_TOO_LARGE ? "too-large" : "reserved-id");
     if (connection->stream.claim && connection->stream.claim->is_complete && !take_name(connection))
         return cut(connection, "id-taken");
+    if (connection->stream.routing_id != atomic_load_explicit(&connection->routing_id, memory_order_relaxed))
+        atomic_store_explicit(&connection->routing_id, connection->stream.routing_id, memory_order_relaxed);
     if (connection->stream.has_finished_handshake && !connection->has_finished)
         finish_handshake(connection);
     return received;
@@ -623,6 +626,23 @@ void guard_end(int fd, uint64_t serial)
     if (guarded && guarded->serial == serial)
         shutdown(fd, SHUT_RDWR);
     pthread_mutex_unlock(&guard.mutex);
+}
+
+unsigned guard_cut(const char *chain, const void *routing_id, size_t size)
+{
+    uint64_t mark = zmtp_mark(routing_id, size);
+    unsigned count = 0;
+    pthread_mutex_lock(&guard.mutex); /* no descriptor in the table is closed now */
+    for (int fd = 0; fd < DESCRIPTORS_MAX; fd++) {
+        struct guarded *guarded = find(fd);
+        if (!guarded || guarded->is_listener || strcmp(guarded->port->chain, chain) != 0 ||
+            atomic_load_explicit(&guarded->routing_id, memory_order_relaxed) != mark)
+            continue;
+        shutdown(fd, SHUT_RDWR);
+        count++;
+    }
+    pthread_mutex_unlock(&guard.mutex);
+    return count;
 }
 
 struct guard_stats guard_stats(void)

@@ -65,6 +65,10 @@ uint64_t guard_serial(int fd);
 /* Ends a connection, if it is still that one. Any thread. */
 void guard_end(int fd, uint64_t serial);
 
+/* Ends the connections that peers of that routing id have to sockets of that chain: whatever libzmq still holds for
+ * them is not delivered. A peer with CURVE hides its routing id. Returns how many there were. Any thread. */
+unsigned guard_cut(const char *chain, const void *routing_id, size_t size);
+
 /* The counters. Any thread. */
 struct guard_stats guard_stats(void);
 

@@ -222,6 +222,30 @@ static void read_hello(struct zmtp *stream, uint8_t byte)
     stream->body = stream->property.left > 0 ? HELLO_USER : UNREAD;
 }
 
+/* FNV-1a, one byte more; 0 is the mark of nothing. */
+static uint64_t extend_mark(uint64_t mark, uint8_t byte)
+{
+    mark = ((mark ? mark : UINT64_C(14695981039346656037)) ^ byte) * UINT64_C(1099511628211);
+    return mark ? mark : 1;
+}
+
+uint64_t zmtp_mark(const void *routing_id, size_t size)
+{
+    uint64_t mark = 0;
+    for (size_t i = 0; i < size; i++)
+        mark = extend_mark(mark, ((const uint8_t *)routing_id)[i]);
+    return mark;
+}
+
+/* One byte of metadata; false as read_property. */
+static bool read_metadata(struct zmtp *stream, uint8_t byte)
+{
+    const struct zmtp_property *property = &stream->property;
+    if (property->part == VALUE && property->is_identity)
+        stream->routing_id = extend_mark(property->at == 0 ? 0 : stream->routing_id, byte);
+    return read_property(&stream->property, stream->claim, byte);
+}
+
 /* `size` bytes of the body, at most `left`. */
 static enum zmtp_verdict read_body(struct zmtp *stream, const uint8_t *data, size_t size)
 {
@@ -229,7 +253,7 @@ static enum zmtp_verdict read_body(struct zmtp *stream, const uint8_t *data, siz
     for (size_t i = 0; stream->body != UNREAD && i < size; i++) {
         if (stream->body != METADATA)
             read_hello(stream, data[i]);
-        else if (!read_property(&stream->property, stream->claim, data[i]))
+        else if (!read_metadata(stream, data[i]))
             return ZMTP_RESERVED_ID;
     }
     if (stream->claim && stream->body == METADATA && stream->left == 0)

@@ -49,6 +49,7 @@ struct zmtp {
     uint8_t body;                  /* what it is of: some are read */
     struct zmtp_property property;
     struct zmtp_claim *claim; /* filled in; the caller's. NULL = not wanted */
+    uint64_t routing_id; /* the zmtp_mark of the one that the peer claims; 0 = none */
 };
 
 enum zmtp_verdict {
@@ -62,5 +63,8 @@ enum zmtp_verdict {
  * peer with CURVE hides its routing id and where its messages end: each frame counts as one. */
 enum zmtp_verdict zmtp_read(struct zmtp *stream, const struct zmtp_limits *limits, const void *data,
                             size_t size);
+
+/* What a stream keeps of a routing id: equal for equal ones, hardly ever for others, never 0. */
+uint64_t zmtp_mark(const void *routing_id, size_t size);
 
 #endif
