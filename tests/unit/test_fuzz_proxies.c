@@ -2,6 +2,7 @@
 /* links: tests/fuzz/fuzz_json_span.c tests/fuzz/fuzz_dialects.c proxies/json_span.c proxies/dialect_json.c */
 /* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_jsonrpc.c */
 /* links: proxies/dialect_red.c proxies/dialect_zmqframework.c proxies/ledger.c buffer/message.c */
+/* links: tests/fuzz/fuzz_payload.c proxies/payload.c */
 /* SPDX-License-Identifier: MIT
  *
  * The kept corpora of the fuzz targets of proxies/, replayed.
@@ -14,7 +15,7 @@
 
 #include <cmocka.h>
 
-fuzz_fn fuzz_zmtp, fuzz_json_span, fuzz_dialects;
+fuzz_fn fuzz_zmtp, fuzz_json_span, fuzz_dialects, fuzz_payload;
 
 static void zmtp_corpus_holds(void **state)
 {
@@ -34,12 +35,19 @@ static void dialects_corpus_holds(void **state)
     assert_in_range(fuzz_replay(fuzz_dialects, "tests/fuzz/corpus/dialects"), 10, 10000);
 }
 
+static void payload_corpus_holds(void **state)
+{
+    (void)state;
+    assert_in_range(fuzz_replay(fuzz_payload, "tests/fuzz/corpus/payload"), 10, 10000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(zmtp_corpus_holds),
         cmocka_unit_test(json_span_corpus_holds),
         cmocka_unit_test(dialects_corpus_holds),
+        cmocka_unit_test(payload_corpus_holds),
     };
     return cmocka_run_group_tests_name("fuzz_proxies", tests, NULL, NULL);
 }
