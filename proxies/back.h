@@ -20,7 +20,9 @@ struct back;
 enum back_result {
     BACK_DELIVERED, /* `reply` is the upstream's, or NULL where there is none */
     BACK_TIMEOUT,   /* no answer in time; the connection is gone */
-    BACK_LOST       /* the connection broke, or had to be given up, with this request on it */
+    BACK_LOST,      /* the connection broke, or had to be given up, with this request on it */
+    BACK_UNSENT,    /* it waited for one upstream, which is gone: it may go to another */
+    BACK_UNFIT      /* upstreams ignore such a request: it was not sent */
 };
 
 struct back_outcome {
@@ -68,9 +70,16 @@ struct back_ops {
 
     /* Writes one row for each upstream and returns how many. `rows` NULL only counts. */
     uint32_t (*upstreams)(const struct back *back, struct upstream_stats *rows);
+
+    /* Where workers connect to it: writes a row for each worker and returns how many, at most BACK_WORKERS_MAX;
+     * heard_ms is when, on the loop's clock. NULL where there are none. */
+    uint32_t (*workers)(const struct back *back, struct worker_stats *rows);
 };
+
+enum { BACK_WORKERS_MAX = 256 };
 
 extern const struct back_ops back_req;
 extern const struct back_ops back_pub;
+extern const struct back_ops back_workers;
 
 #endif

@@ -47,6 +47,8 @@ struct published {
     uint64_t turns;
     bool is_stopped;
     struct upstream_stats *upstreams; /* upstream_count rows */
+    uint32_t worker_count;
+    struct worker_stats *workers;
 };
 
 struct chain {
@@ -78,7 +80,9 @@ struct chain {
     bool is_started;
     int daemon_waker;
     uint32_t upstream_count;
-    struct upstream_stats *rows; /* the loop's, copied when published */
+    struct upstream_stats *rows; /* the loop's, copied when published, as the next */
+    uint32_t worker_count;
+    struct worker_stats *workers; /* NULL: nobody connects to the backend to work */
 
     struct histogram requests; /* the loop adds */
     atomic_bool is_turning;    /* counters may be ahead of `published` */
@@ -505,7 +509,16 @@ static void settle_failure(struct chain *chain, const struct back_outcome *outco
 static void settle(struct chain *chain, struct back_outcome *outcome, int64_t now_ms)
 {
     struct queue_item *item = outcome->item;
-    if (outcome->result != BACK_DELIVERED) {
+    switch (outcome->result) {
+    case BACK_DELIVERED:
+        break;
+    case BACK_UNSENT:
+        queue_nack(chain->queue, item, now_ms);
+        return;
+    case BACK_UNFIT:
+        fail(chain, item, REASON_BAD_REQUEST, now_ms);
+        return;
+    default:
         settle_failure(chain, outcome, now_ms);
         return;
     }
@@ -665,7 +678,10 @@ static enum chain_state state_of(const struct chain *chain)
     uint32_t up = 0;
     for (uint32_t i = 0; i < chain->upstream_count; i++)
         up += chain->rows[i].state == UPSTREAM_UP;
-    return up == chain->upstream_count ? CHAIN_UP : up > 0 ? CHAIN_DEGRADED : CHAIN_DOWN;
+    bool is_whole = up == chain->upstream_count;
+    for (uint32_t i = 0; i < chain->worker_count; i++)
+        is_whole = is_whole && chain->workers[i].state == WORKER_LIVE;
+    return is_whole ? CHAIN_UP : up > 0 ? CHAIN_DEGRADED : CHAIN_DOWN;
 }
 
 static void publish(struct chain *chain, bool is_stopped)
@@ -677,6 +693,8 @@ static void publish(struct chain *chain, bool is_stopped)
     chain->ledger.dead = stats.dead;
     uint32_t count = chain->conf->kind->front->upstreams(chain->front, chain->rows);
     chain->conf->kind->back->upstreams(chain->back, chain->rows + count);
+    if (chain->workers)
+        chain->worker_count = chain->conf->kind->back->workers(chain->back, chain->workers);
     enum chain_state state = state_of(chain);
 
     pthread_mutex_lock(&chain->mutex);
@@ -692,6 +710,9 @@ static void publish(struct chain *chain, bool is_stopped)
     chain->published.turns = chain->turns;
     chain->published.is_stopped = is_stopped;
     memcpy(chain->published.upstreams, chain->rows, chain->upstream_count * sizeof *chain->rows);
+    chain->published.worker_count = chain->worker_count;
+    for (uint32_t i = 0; i < chain->worker_count; i++)
+        chain->published.workers[i] = chain->workers[i];
     pthread_mutex_unlock(&chain->mutex);
     if (!is_news)
         return;
@@ -715,8 +736,11 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
 {
     *stats = (struct chain_stats){.upstream_count = chain->upstream_count};
     stats->upstreams = calloc(chain->upstream_count + 1, sizeof *stats->upstreams);
-    if (!stats->upstreams)
+    stats->workers = calloc(chain->workers ? BACK_WORKERS_MAX : 1, sizeof *stats->workers);
+    if (!stats->upstreams || !stats->workers) {
+        chain_stats_close(stats);
         return -1;
+    }
     await_turn(chain);
     pthread_mutex_lock(&chain->mutex);
     const struct published *published = &chain->published;
@@ -725,9 +749,14 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
     stats->queue_bytes = published->queue_bytes;
     int64_t taken_ms = published->oldest_taken_ms;
     memcpy(stats->upstreams, published->upstreams, chain->upstream_count * sizeof *stats->upstreams);
+    stats->worker_count = published->worker_count;
+    for (uint32_t i = 0; i < published->worker_count; i++)
+        stats->workers[i] = published->workers[i];
     pthread_mutex_unlock(&chain->mutex);
     int64_t now_ms = clock_ms();
     stats->oldest_ms = taken_ms < 0 ? -1 : now_ms - taken_ms;
+    for (uint32_t i = 0; i < stats->worker_count; i++)
+        stats->workers[i].heard_ms = now_ms - stats->workers[i].heard_ms;
     histogram_read(&chain->requests, now_ms, &stats->requests);
     return 0;
 }
@@ -735,6 +764,7 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
 void chain_stats_close(struct chain_stats *stats)
 {
     free(stats->upstreams);
+    free(stats->workers);
     *stats = (struct chain_stats){0};
 }
 
@@ -850,7 +880,7 @@ static void end_inflight(struct chain *chain, int64_t now_ms)
     chain->conf->kind->back->abandon(chain->back, now_ms);
     struct back_outcome outcome;
     while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
-        if (outcome.result == BACK_DELIVERED) {
+        if (outcome.result == BACK_DELIVERED || outcome.result == BACK_UNSENT) {
             settle(chain, &outcome, now_ms);
         } else if (is_durable(chain)) {
             chain->conf->kind->back->forget(chain->back, outcome.item);
@@ -944,7 +974,9 @@ static void release(struct chain *chain)
         waker_release(chain->waker);
     pthread_mutex_destroy(&chain->mutex);
     free(chain->published.upstreams);
+    free(chain->published.workers);
     free(chain->rows);
+    free(chain->workers);
     free(chain);
 }
 
@@ -953,7 +985,7 @@ static int open_doors(struct chain *chain, char *err, size_t err_size)
     const struct doorman *doorman = chain->around.runtime->doorman;
     if (!doorman)
         return 0;
-    bool has_back_door = !kind_has_req_back(chain->conf->kind); /* PUB: who may subscribe */
+    bool has_back_door = !kind_has_req_back(chain->conf->kind); /* PUB: who may subscribe; or who may work */
     struct surroundings *around = &chain->around;
     around->front_door = doorman->open(doorman->context, chain->conf, DOOR_FRONTEND, err, err_size);
     if (!around->front_door)
@@ -1018,7 +1050,13 @@ static int open_parts(struct chain *chain, char *err, size_t err_size)
         conf->kind->front->upstreams(chain->front, NULL) + conf->kind->back->upstreams(chain->back, NULL);
     chain->rows = calloc(chain->upstream_count + 1, sizeof *chain->rows);
     chain->published.upstreams = calloc(chain->upstream_count + 1, sizeof *chain->rows);
-    if (!chain->rows || !chain->published.upstreams) {
+    bool has_workers = conf->kind->back->workers != NULL;
+    if (has_workers) {
+        chain->workers = calloc(BACK_WORKERS_MAX, sizeof *chain->workers);
+        chain->published.workers = calloc(BACK_WORKERS_MAX, sizeof *chain->workers);
+    }
+    if (!chain->rows || !chain->published.upstreams ||
+        (has_workers && (!chain->workers || !chain->published.workers))) {
         snprintf(err, err_size, "out of memory");
         return -1;
     }

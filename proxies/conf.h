@@ -63,9 +63,20 @@ struct frontend_conf {
 enum correlation { CORRELATION_AUTO, CORRELATION_LOCKSTEP, CORRELATION_ENVELOPE };
 enum balance { BALANCE_ROUND_ROBIN, BALANCE_LEAST_PENDING, BALANCE_FAILOVER, BALANCE_ALL };
 
+enum strategy { STRATEGY_ROUND_ROBIN, STRATEGY_LEAST_PENDING, STRATEGY_STICKY };
+
+/* Workers that connect to the backend, and heartbeats by which they prove to be alive. */
+struct workers_conf {
+    struct endpoint_list heartbeat; /* one */
+    int64_t interval_ms;            /* between a worker's heartbeats */
+    int64_t timeout_ms;             /* silent for so long, it has missed one */
+    int64_t max_missed;
+    int strategy; /* enum strategy */
+};
+
 struct backend_conf {
     struct endpoint_list endpoints;
-    struct access_conf access; /* PUB */
+    struct access_conf access; /* PUB and workers */
     struct credentials credentials;
     int64_t timeout_ms; /* 0 = none */
     int64_t retries;
@@ -76,6 +87,7 @@ struct backend_conf {
     int balance;          /* enum balance */
     int64_t heartbeat_ms; /* PUB */
     int64_t hwm;          /* PUB */
+    struct workers_conf workers;
 };
 
 enum queue_store { STORE_MEMORY, STORE_DISK, STORE_POSTGRESQL };

@@ -283,7 +283,8 @@ static void note_sender(const struct front *front, struct queue_item *item, cons
 static enum front_taken judge(struct front *front, struct queue_item *item, int64_t now_ms)
 {
     const char *user;
-    switch (ports_check(front->around, message_frame(&item->body, 0), now_ms, &user)) {
+    switch (
+        ports_check(front->around, front->around->front_door, message_frame(&item->body, 0), now_ms, &user)) {
     case DOOR_DENIED:
         return FRONT_DENIED;
     case DOOR_RATE_LIMITED:

@@ -116,7 +116,8 @@ static enum front_taken take_from(struct front *front, size_t port, struct queue
     if (received == WIRE_SHORT)
         return FRONT_SHORT;
     const char *user;
-    enum door_verdict verdict = ports_check(front->around, message_frame(&item->body, 0), now_ms, &user);
+    enum door_verdict verdict =
+        ports_check(front->around, front->around->front_door, message_frame(&item->body, 0), now_ms, &user);
     if (verdict != DOOR_OPEN)
         return verdict == DOOR_DENIED ? FRONT_DENIED : FRONT_RATE_LIMITED;
     if (!dialect_is_heartbeat(front->conf->dialect, &item->body))

@@ -17,6 +17,10 @@ static const struct kind kinds[] = {
     {"sub-pub", &front_sub, &back_pub, ANSWER_NEVER, .is_ordered = true},
 };
 
+/* What the kind becomes when its backend has workers. */
+static const struct kind with_workers = {"rep-req", &front_rep, &back_workers, ANSWER_REPLY,
+                                         .is_ordered = false};
+
 const struct kind *kind_find(const char *name)
 {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -31,6 +35,11 @@ const char *kind_names(void)
     return "rep-req, buffered-rep-req, rep-pub, sub-req, sub-pub";
 }
 
+const struct kind *kind_with_workers(const struct kind *kind)
+{
+    return strcmp(kind->name, with_workers.name) == 0 ? &with_workers : NULL;
+}
+
 bool kind_has_rep_front(const struct kind *kind)
 {
     return kind->front == &front_rep;
@@ -39,4 +48,9 @@ bool kind_has_rep_front(const struct kind *kind)
 bool kind_has_req_back(const struct kind *kind)
 {
     return kind->back == &back_req;
+}
+
+bool kind_has_workers(const struct kind *kind)
+{
+    return kind->back == &back_workers;
 }

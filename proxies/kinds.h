@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The kinds of chain: five rows of one table, not five programs.
+ * The kinds of chain: rows of one table, not as many programs.
  */
 #ifndef PROXYD_PROXIES_KINDS_H
 #define PROXYD_PROXIES_KINDS_H
@@ -33,8 +33,12 @@ const struct kind *kind_find(const char *name);
 /* All names, separated by ", ", for error messages; static. */
 const char *kind_names(void);
 
+/* The same kind with a backend that workers connect to; NULL when there is none. */
+const struct kind *kind_with_workers(const struct kind *kind);
+
 /* For a loader, which asks what a key belongs to: */
 bool kind_has_rep_front(const struct kind *kind);
 bool kind_has_req_back(const struct kind *kind);
+bool kind_has_workers(const struct kind *kind);
 
 #endif

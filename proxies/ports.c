@@ -138,11 +138,10 @@ enum link_event port_tick(struct port *port, int64_t now_ms)
     return event;
 }
 
-enum door_verdict ports_check(const struct surroundings *around, zmq_msg_t *frame, int64_t now_ms,
-                              const char **user)
+enum door_verdict ports_check(const struct surroundings *around, struct door *door, zmq_msg_t *frame,
+                              int64_t now_ms, const char **user)
 {
     *user = NULL;
-    struct door *door = around->front_door;
     if (!door || !door->checks_messages)
         return DOOR_OPEN;
     bool has_users = door->mechanism != DOOR_NULL;

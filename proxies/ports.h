@@ -49,9 +49,10 @@ uint32_t ports_upstreams(const struct ports *ports, struct upstream_stats *rows)
 /* One link_tick; what is news to an operator is reported, a lost connection counted. */
 enum link_event port_tick(struct port *port, int64_t now_ms);
 
-/* Whether a message whose first frame this is may come in by the front door; sets *user as doorman.check. */
-enum door_verdict ports_check(const struct surroundings *around, zmq_msg_t *frame, int64_t now_ms,
-                              const char **user);
+/* Whether a message whose first frame this is may come in by that door (NULL = open); sets *user as
+ * doorman.check. */
+enum door_verdict ports_check(const struct surroundings *around, struct door *door, zmq_msg_t *frame,
+                              int64_t now_ms, const char **user);
 
 /* Ticks all links until they are quiet. */
 void ports_tick(struct ports *ports, int64_t now_ms);

@@ -20,3 +20,10 @@ const char *chain_state_name(enum chain_state state)
                                         [CHAIN_DRAINING] = "draining"};
     return names[state];
 }
+
+const char *worker_state_name(enum worker_state state)
+{
+    static const char *const names[] = {
+        [WORKER_LIVE] = "live", [WORKER_LATE] = "late", [WORKER_ASIDE] = "aside"};
+    return names[state];
+}

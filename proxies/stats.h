@@ -26,6 +26,21 @@ struct upstream_stats {
     const char *peer;     /* static: how requests are told apart there, "lockstep" or "envelope"; or NULL */
 };
 
+/* LATE: it has missed heartbeats; ASIDE: it let an attempt time out, or is not connected. Neither gets requests. */
+enum worker_state { WORKER_LIVE, WORKER_LATE, WORKER_ASIDE };
+
+/* "live" and so on; static. */
+const char *worker_state_name(enum worker_state state);
+
+enum { WORKER_ID_BYTES = 128 };
+
+struct worker_stats {
+    char id[WORKER_ID_BYTES]; /* its routing id */
+    enum worker_state state;
+    int64_t heard_ms; /* how long ago its last heartbeat came */
+    uint32_t inflight;
+};
+
 struct chain_stats {
     enum chain_state state;
     struct ledger ledger; /* balanced */
@@ -34,7 +49,9 @@ struct chain_stats {
     struct histogram_stats requests;
     int64_t oldest_ms; /* age of the oldest queued or inflight message; -1 when there is none */
     uint32_t upstream_count;
-    struct upstream_stats *upstreams; /* upstream_count rows; freed by chain_stats_close */
+    struct upstream_stats *upstreams; /* upstream_count rows; freed by chain_stats_close, as the next */
+    uint32_t worker_count;
+    struct worker_stats *workers;
 };
 
 #endif

@@ -136,7 +136,9 @@ static void ask(struct tickets *tickets, struct query *query, const struct messa
 {
     zmq_msg_t *ticket = message_frame(body, 0);
     const char *user;
-    bool may_ask = ports_check(tickets->around, ticket, now_ms, &user) == DOOR_OPEN && body->count == 1;
+    bool may_ask =
+        ports_check(tickets->around, tickets->around->front_door, ticket, now_ms, &user) == DOOR_OPEN &&
+        body->count == 1;
     if (may_ask)
         queue_find_ticket(tickets->queue, zmq_msg_data(ticket), zmq_msg_size(ticket),
                           user ? queue_owner(user) : 0, tell, query);

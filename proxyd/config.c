@@ -145,6 +145,7 @@ static const char *const wanted[] = {
     [CONFIG_DURATION] = "a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", \"7d\"",
     [CONFIG_SIZE] = "a size with its unit, such as \"512B\", \"64KiB\", \"64MiB\", \"1GiB\"",
     [CONFIG_TEXTS] = "a list of texts [ \"...\", \"...\" ]",
+    [CONFIG_ENDPOINT] = "a text \"...\"",
     [CONFIG_ENDPOINTS] = "a list of texts [ \"...\", \"...\" ]",
     [CONFIG_GROUP] = "a group { ... }",
     [CONFIG_GROUPS] = "a list of groups ( { ... }, { ... } )",
@@ -231,7 +232,7 @@ static void free_value(const struct config_key *key, void *base)
             free(texts->items[i]);
         free(texts->items);
         *texts = (struct text_list){0};
-    } else if (key->type == CONFIG_ENDPOINTS) {
+    } else if (key->type == CONFIG_ENDPOINTS || key->type == CONFIG_ENDPOINT) {
         struct endpoint_list *endpoints = field;
         for (size_t i = 0; i < endpoints->count; i++)
             endpoint_close(&endpoints->items[i]);
@@ -410,13 +411,29 @@ static void claim(struct loader *loader, const struct config_key *key, int line,
  * read as if, because more can be bound than connected to. */
 static bool binds(const struct loader *loader, const struct config_key *key)
 {
-    return loader->kind == 0 || !(loader->kind & (key->section == CONFIG_BACKEND ? CONFIG_REQ : CONFIG_SUB));
+    if (loader->kind == 0)
+        return true;
+    return !(loader->kind & (key->section == CONFIG_FRONTEND ? CONFIG_SUB : CONFIG_REQ));
+}
+
+/* Adds what `text` says to the list, which has room for it. */
+static void add_endpoint(struct loader *loader, const struct config_key *key, const config_setting_t *text,
+                         struct endpoint_list *endpoints)
+{
+    char err[1000];
+    struct endpoint *endpoint = &endpoints->items[endpoints->count];
+    if (endpoint_parse(endpoint, text_of(text), binds(loader, key), err, sizeof(err)) != 0) {
+        key_problem(loader, line_of(text), key, ": %s", err);
+        return;
+    }
+    endpoints->count++;
+    if (loader->kind != 0 && check_folder(loader, key, line_of(text), endpoint))
+        claim(loader, key, line_of(text), endpoint);
 }
 
 static void load_endpoints(struct loader *loader, const struct config_key *key,
                            const config_setting_t *setting, void *base)
 {
-    char err[1000];
     if (!check_texts(loader, key, setting))
         return;
     int count = config_setting_length(setting);
@@ -428,17 +445,21 @@ static void load_endpoints(struct loader *loader, const struct config_key *key,
         return;
     struct endpoint_list *endpoints = field_of(key, base);
     endpoints->items = keep_items(loader, (size_t)count, sizeof(*endpoints->items));
-    for (int i = 0; endpoints->items && i < count; i++) {
-        const config_setting_t *element = config_setting_get_elem(setting, (unsigned)i);
-        struct endpoint *endpoint = &endpoints->items[endpoints->count];
-        if (endpoint_parse(endpoint, text_of(element), binds(loader, key), err, sizeof(err)) != 0) {
-            key_problem(loader, line_of(element), key, ": %s", err);
-            continue;
-        }
-        endpoints->count++;
-        if (loader->kind != 0 && check_folder(loader, key, line_of(element), endpoint))
-            claim(loader, key, line_of(element), endpoint);
+    for (int i = 0; endpoints->items && i < count; i++)
+        add_endpoint(loader, key, config_setting_get_elem(setting, (unsigned)i), endpoints);
+}
+
+static void load_endpoint(struct loader *loader, const struct config_key *key,
+                          const config_setting_t *setting, void *base)
+{
+    struct endpoint_list *endpoints = field_of(key, base);
+    if (!text_of(setting)) {
+        wrong_type(loader, key, setting);
+        return;
     }
+    endpoints->items = keep_items(loader, 1, sizeof(*endpoints->items));
+    if (endpoints->items)
+        add_endpoint(loader, key, setting, endpoints);
 }
 
 /* ---- Groups ---- */
@@ -475,6 +496,8 @@ static void load_value(struct loader *loader, const struct config_key *key, cons
         load_texts(loader, key, setting, base);
     else if (key->type == CONFIG_ENDPOINTS)
         load_endpoints(loader, key, setting, base);
+    else if (key->type == CONFIG_ENDPOINT)
+        load_endpoint(loader, key, setting, base);
     else if (key->type == CONFIG_GROUP || key->type == CONFIG_GROUPS) {
         if (key->type == CONFIG_GROUP ? !config_setting_is_group(setting) : !config_setting_is_list(setting))
             wrong_type(loader, key, setting);
@@ -743,13 +766,35 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
     check_backoff(loader, CONFIG_BACKEND, group, &backend->backoff_ms, &backend->backoff_max_ms);
     check_password(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->endpoints);
     check_curve(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->access, &backend->endpoints);
-    if (loader->kind == 0 || (loader->kind & CONFIG_PUB)) {
+    if (loader->kind == 0 || (loader->kind & (CONFIG_PUB | CONFIG_REP_WORKERS))) {
         check_access(loader, CONFIG_BACKEND, group, &backend->access);
         check_asked(loader, group, CONFIG_BACKEND, &backend->access, &backend->endpoints);
     }
     if (backend->heartbeat_ms > 0 && loader->dialect && !loader->dialect->heartbeat)
         problem(loader, line_of(member(group, "heartbeat")),
                 "backend.heartbeat: the dialect %s has no heartbeat", loader->dialect->name);
+}
+
+/* Workers connect to us, and are asked who they are. */
+static void check_workers_connect(struct loader *loader, const struct config_key *key,
+                                  const config_setting_t *group, const struct endpoint_list *endpoints)
+{
+    for (size_t i = 0; i < endpoints->count; i++)
+        if (!endpoints->items[i].is_bind || endpoints->items[i].transport == TRANSPORT_INPROC)
+            key_problem(loader, line_of(member(group, key->name)), key,
+                        ": workers connect to us, over tcp or ipc; not so \"%s\"", endpoints->items[i].text);
+}
+
+static void load_workers(struct loader *loader, const config_setting_t *backend, struct chain_conf *chain)
+{
+    const config_setting_t *group = group_in(backend, "workers");
+    if (!group || !(loader->kind & CONFIG_REP_WORKERS))
+        return;
+    load_section(loader, CONFIG_WORKERS, group, chain);
+    check_workers_connect(loader, config_key_find(CONFIG_BACKEND, "endpoints"), backend,
+                          &chain->backend.endpoints);
+    check_workers_connect(loader, config_key_find(CONFIG_WORKERS, "heartbeat"), group,
+                          &chain->backend.workers.heartbeat);
 }
 
 /* A disk holds more than memory does. */
@@ -775,6 +820,8 @@ static void check_queue(struct loader *loader, const config_setting_t *group, st
 
 unsigned config_kind(const struct kind *kind)
 {
+    if (kind_has_workers(kind))
+        return CONFIG_REP_WORKERS;
     if (!kind_has_req_back(kind))
         return kind_has_rep_front(kind) ? CONFIG_REP_PUB : CONFIG_SUB_PUB;
     if (!kind_has_rep_front(kind))
@@ -796,6 +843,8 @@ static void find_kind_and_dialect(struct loader *loader, const config_setting_t 
     const char *dialect_name =
         dialect ? text_of(dialect) : config_key_find(CONFIG_CHAIN, "dialect")->fallback;
     chain->kind = kind_name ? kind_find(kind_name) : NULL;
+    if (chain->kind && member(group_in(group, "backend"), "workers") && kind_with_workers(chain->kind))
+        chain->kind = kind_with_workers(chain->kind);
     chain->dialect = dialect_name ? dialect_find(dialect_name) : NULL;
     loader->kind = chain->kind ? config_kind(chain->kind) : 0;
     loader->dialect = chain->dialect;
@@ -850,6 +899,7 @@ static void load_chain(struct loader *loader, const config_setting_t *chains, in
     if (backend) {
         load_section(loader, CONFIG_BACKEND, backend, chain);
         check_backend(loader, backend, chain);
+        load_workers(loader, backend, chain);
     }
 }
 

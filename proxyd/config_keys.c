@@ -20,6 +20,7 @@
 #define REP_REQ  CONFIG_REP_REQ
 #define SUB_REQ  CONFIG_SUB_REQ
 #define BUFFERED CONFIG_BUFFERED
+#define WORKERS  CONFIG_REP_WORKERS
 
 #define TEXT(shortest, longest)     .type = CONFIG_TEXT, .low = shortest, .high = longest
 #define WORD(list)                  .type = CONFIG_WORD, .words = list
@@ -29,6 +30,7 @@
 #define OR_OFF(...)                 __VA_ARGS__, .is_off_allowed = true
 #define TEXTS                       .type = CONFIG_TEXTS
 #define ENDPOINTS                   .type = CONFIG_ENDPOINTS
+#define ENDPOINT                    .type = CONFIG_ENDPOINT
 #define GROUP                       .type = CONFIG_GROUP
 #define GROUPS                      .type = CONFIG_GROUPS
 
@@ -71,6 +73,7 @@ static const struct {
     [CONFIG_CHAIN] = {"a chain", "", "A chain: chains = ( { ... }, ... )"},
     [CONFIG_FRONTEND] = {"frontend", "frontend.", "Its frontend = { ... }"},
     [CONFIG_BACKEND] = {"backend", "backend.", "Its backend = { ... }"},
+    [CONFIG_WORKERS] = {"backend.workers", "backend.workers.", "Of a rep-req backend: workers = { ... }"},
     [CONFIG_QUEUE] = {"queue", "queue.", "Its queue = { ... }"},
 };
 
@@ -78,9 +81,15 @@ static const struct {
     unsigned kinds;
     const char *text;
 } kinds_texts[] = {
-    {SUB, "SUB frontends"},        {REQ, "REQ backends"},
-    {PUB, "PUB backends"},         {REP_REQ, "rep-req chains"},
-    {BUFFERED, "buffered chains"}, {BUFFERED | SUB_REQ, "buffered and sub-req chains"},
+    {SUB, "SUB frontends"},
+    {REQ, "REQ backends without workers"},
+    {REQ | WORKERS, "REQ backends"},
+    {PUB, "PUB backends"},
+    {PUB | WORKERS, "PUB backends and those with workers"},
+    {REP_REQ | WORKERS, "rep-req chains"},
+    {WORKERS, "rep-req chains"},
+    {BUFFERED, "buffered chains"},
+    {BUFFERED | SUB_REQ, "buffered and sub-req chains"},
 };
 
 const struct config_key *config_keys(size_t *count)
@@ -297,6 +306,7 @@ static const char *const type_names[] = {
     [CONFIG_SIZE] = "size",
     [CONFIG_TEXTS] = "list of texts",
     [CONFIG_ENDPOINTS] = "list of endpoints",
+    [CONFIG_ENDPOINT] = "endpoint",
     [CONFIG_GROUP] = "group",
     [CONFIG_GROUPS] = "list of groups",
 };

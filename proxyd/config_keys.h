@@ -18,6 +18,7 @@ enum config_section {
     CONFIG_CHAIN,
     CONFIG_FRONTEND,
     CONFIG_BACKEND,
+    CONFIG_WORKERS,
     CONFIG_QUEUE,
     CONFIG_SECTION_COUNT
 };
@@ -30,6 +31,7 @@ enum config_type {
     CONFIG_SIZE,      /* in bytes */
     CONFIG_TEXTS,     /* struct text_list */
     CONFIG_ENDPOINTS, /* struct endpoint_list */
+    CONFIG_ENDPOINT,  /* struct endpoint_list, of one */
     CONFIG_GROUP,
     CONFIG_GROUPS
 };
@@ -41,10 +43,11 @@ enum config_kinds {
     CONFIG_REP_PUB = 4,
     CONFIG_SUB_REQ = 8,
     CONFIG_SUB_PUB = 16,
+    CONFIG_REP_WORKERS = 32, /* rep-req whose backend has workers */
     CONFIG_SUB = CONFIG_SUB_REQ | CONFIG_SUB_PUB,
     CONFIG_PUB = CONFIG_REP_PUB | CONFIG_SUB_PUB,
     CONFIG_REQ = CONFIG_REP_REQ | CONFIG_BUFFERED | CONFIG_SUB_REQ,
-    CONFIG_ANY = 31
+    CONFIG_ANY = 63
 };
 
 struct config_key {

@@ -170,6 +170,7 @@ static int open_chains(struct daemon *daemon)
         warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.endpoints);
         warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.tickets);
         warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.endpoints);
+        warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.workers.heartbeat);
     }
     return result;
 }
@@ -411,6 +412,7 @@ static int count_sockets(const struct config *config)
     for (size_t i = 0; i < config->chain_count; i++) {
         const struct chain_conf *conf = &config->chains[i];
         int64_t links = kind_has_req_back(conf->kind) ? conf->backend.window : 1;
+        link_count += (int64_t)conf->backend.workers.heartbeat.count;
         link_count += (int64_t)conf->frontend.endpoints.count + (int64_t)conf->frontend.tickets.count +
                       (int64_t)conf->backend.endpoints.count * links;
     }

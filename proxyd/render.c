@@ -111,7 +111,7 @@ static void cell_text(char *text, size_t size, const struct column *column, cons
 /* Green, yellow or red for a state word. */
 static const char *colour_of(const char *state)
 {
-    if (strcmp(state, "up") == 0)
+    if (strcmp(state, "up") == 0 || strcmp(state, "live") == 0)
         return "\033[32m";
     return strcmp(state, "down") == 0 ? "\033[31m" : "\033[33m";
 }
@@ -185,6 +185,22 @@ static void print_upstreams(FILE *out, const json_t *upstreams, bool has_colour)
     }
 }
 
+/* "  worker a_1  live, heard 2.1s ago, 3 in flight" */
+static void print_workers(FILE *out, const json_t *workers, bool has_colour)
+{
+    size_t index;
+    json_t *worker;
+    json_array_foreach((json_t *)workers, index, worker)
+    {
+        char heard[32];
+        duration_text(heard, sizeof(heard), json_integer_value(json_object_get(worker, "heard_ms")));
+        fprintf(out, "  worker %s  ", text_of(json_object_get(worker, "id")));
+        print_state(out, text_of(json_object_get(worker, "state")), 0, has_colour);
+        fprintf(out, ", heard %s ago, %lld in flight\n", heard,
+                (long long)json_integer_value(json_object_get(worker, "inflight")));
+    }
+}
+
 static void measure(struct table *table, const json_t *chains)
 {
     for (int i = 0; i < table->count; i++) {
@@ -237,6 +253,7 @@ static void print_chains(FILE *out, const json_t *chains, bool has_colour)
     {
         print_row(out, &table, chain, has_colour);
         print_upstreams(out, json_object_get(chain, "upstreams"), has_colour);
+        print_workers(out, json_object_get(chain, "workers"), has_colour);
         print_reasons(out, "failed", json_object_get(chain, "failed"));
         print_reasons(out, "dropped", json_object_get(chain, "dropped"));
         print_beside(out, chain);

@@ -55,6 +55,19 @@ static json_t *quantile_json(const struct histogram_stats *stats, uint64_t us)
     return stats->recent_total > 0 ? json_integer((json_int_t)us) : json_null();
 }
 
+static json_t *workers_json(const struct chain_stats *stats)
+{
+    json_t *list = json_array();
+    for (uint32_t i = 0; i < stats->worker_count; i++) {
+        const struct worker_stats *worker = &stats->workers[i];
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I, s:i}", "id", worker->id, "state",
+                                        worker_state_name(worker->state), "heard_ms",
+                                        (json_int_t)worker->heard_ms, "inflight", (int)worker->inflight));
+    }
+    return list;
+}
+
 static json_t *chain_json(struct chain *chain, bool is_full)
 {
     struct chain_stats stats;
@@ -88,6 +101,8 @@ static json_t *chain_json(struct chain *chain, bool is_full)
         for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++)
             json_object_set_new(json, beside[i].name, json_integer((json_int_t)beside[i].value));
         json_object_set_new(json, "upstreams", upstreams_json(&stats, is_full));
+        if (is_full && kind_has_workers(conf->kind))
+            json_object_set_new(json, "workers", workers_json(&stats));
     }
     chain_stats_close(&stats);
     return json;
@@ -172,6 +187,8 @@ static json_t *value_json(const struct config_key *key, const struct chain_conf 
         return json_integer(*(const int64_t *)field);
     case CONFIG_TEXTS:
         return texts_json(field);
+    case CONFIG_ENDPOINT:
+        return json_string(((const struct endpoint_list *)field)->items[0].text);
     case CONFIG_ENDPOINTS:
         return endpoints_json(field);
     default:
@@ -197,8 +214,10 @@ static json_t *group_json(enum config_section section, const struct chain_conf *
 json_t *report_chain(struct chain *chain)
 {
     const struct chain_conf *conf = chain_conf(chain);
+    json_t *frontend = group_json(CONFIG_FRONTEND, conf), *backend = group_json(CONFIG_BACKEND, conf);
+    if (kind_has_workers(conf->kind))
+        json_object_set_new(backend, "workers", group_json(CONFIG_WORKERS, conf));
     return json_pack("{s:{s:s, s:s, s:s, s:o, s:o, s:o}, s:o}", "config", "name", conf->name, "kind",
-                     conf->kind->name, "dialect", conf->dialect->name, "frontend",
-                     group_json(CONFIG_FRONTEND, conf), "backend", group_json(CONFIG_BACKEND, conf), "queue",
-                     group_json(CONFIG_QUEUE, conf), "status", chain_json(chain, true));
+                     conf->kind->name, "dialect", conf->dialect->name, "frontend", frontend, "backend",
+                     backend, "queue", group_json(CONFIG_QUEUE, conf), "status", chain_json(chain, true));
 }

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 
 import pytest
+import zmq
 
 from harness import BUILD, FACTOR, PROXYCTL, PROXYD, ROOT, Users, eventually, set_parent_death_signal
 from peers import echo
@@ -113,6 +114,25 @@ def test_curve_example_joins_two_ends_by_keys(tmp_path, server):
     with running(path):
         wait_up(path, "site")
         assert ctl("call", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
+
+
+def test_zmqframework_example_serves_its_workers(tmp_path):
+    path = place("zmqframework.conf", tmp_path)
+    context = zmq.Context()
+    with running(path):
+        work, beats = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
+        for socket, port in (work, 5556), (beats, 5557):
+            socket.setsockopt(zmq.IDENTITY, b"node_session")
+            socket.connect(f"tcp://127.0.0.1:{port}")
+        beats.send_multipart([b"", b"heartbeat", b'{"node_id":"node","session_id":"session","node_type":"worker"}'])
+        wait_up(path, "calls")
+        assert "worker node_session  live, heard " in ctl("-c", path, "show", "calls").stdout
+        caller = subprocess.Popen([PROXYCTL, "call", "tcp://127.0.0.1:5555", "MESSAGE", "{}"], stdout=subprocess.PIPE,
+                                  text=True, preexec_fn=set_parent_death_signal)
+        assert work.poll(10000 * FACTOR)
+        work.send_multipart(work.recv_multipart()[:3] + [b'"done"'])
+        assert caller.communicate(timeout=10 * FACTOR)[0] == 'MESSAGE\n"done"\n'
+        context.destroy(linger=0)
 
 
 def test_buffered_example_takes_calls_while_the_centre_is_away(tmp_path):

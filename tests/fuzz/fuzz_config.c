@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 const struct front_ops front_rep, front_sub;
-const struct back_ops back_req, back_pub;
+const struct back_ops back_req, back_pub, back_workers;
 
 /* libconfig 1.5 loses a text that a syntax error follows; LeakSanitizer asks here what it may overlook. */
 const char *__lsan_default_suppressions(void);
