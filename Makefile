@@ -34,6 +34,7 @@ $B/proxyd $B/proxyctl:
 	@echo "  LD    $@"
 	$Q$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+$B/obj/proxyd/http.o: proxyd/status.html # is part of it
 $B/obj/%.o: %.c Makefile
 	@$(if $(HAVE),:,tests/install-packages build --check)
 	@mkdir -p $(@D); echo "  CC    $<"
@@ -95,7 +96,7 @@ install: all
 	install -m 644 etc/proxyd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/proxyd.conf
 	install -m 644 etc/proxyctl.bash-completion $(SHARE)/bash-completion/completions/proxyctl
 	install -m 644 README.md CHANGELOG.md LICENSE $(SHARE)/doc/proxyd
-	install -m 644 $(wildcard etc/*.conf) etc/proxyd.sysctl $(SHARE)/doc/proxyd/examples
+	install -m 644 $(wildcard etc/*.conf) etc/proxyd.sysctl etc/grafana.json etc/alerts.yml $(SHARE)/doc/proxyd/examples
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,proxyd proxyctl) $(addprefix $(SHARE)/man/man?/,$(notdir $(PAGES)))
 	rm -f $(DESTDIR)$(UNITDIR)/proxyd.service $(DESTDIR)$(PREFIX)/lib/sysusers.d/proxyd.conf

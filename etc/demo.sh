@@ -122,5 +122,5 @@ say "What proxyd logged meanwhile"
 indent <"$scratch/log"
 
 [ -z "${DEMO_ONCE:-}" ] || exit 0
-say "proxyd goes on until Ctrl-C; try: $build/proxyctl -c etc/demo.conf show calls"
+say "proxyd goes on until Ctrl-C; see http://127.0.0.1:9633/ or try: $build/proxyctl -c etc/demo.conf show calls"
 wait "$proxyd"

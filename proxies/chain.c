@@ -86,6 +86,7 @@ struct chain {
 
     struct histogram requests; /* the loop adds */
     atomic_bool is_turning;    /* counters may be ahead of `published` */
+    _Atomic int64_t pinged_ms; /* since when a ping waits for the loop; 0 = none does */
     pthread_mutex_t mutex;
     struct wishes wanted;       /* guarded by mutex */
     struct list asks;           /* guarded by mutex: struct ask not looked at yet */
@@ -932,6 +933,7 @@ static void *chain_run(void *argument)
         if (chain->is_woken) {
             chain->is_woken = false;
             waker_clear(chain->waker);
+            atomic_store(&chain->pinged_ms, 0);
         }
         if (chain->has_news) {
             chain->has_news = false;
@@ -1153,6 +1155,7 @@ bool chain_is_stopped(const struct chain *chain)
 
 void chain_ping(struct chain *chain)
 {
+    atomic_compare_exchange_strong(&chain->pinged_ms, &(int64_t){0}, clock_ms());
     waker_wake(chain->waker);
 }
 
@@ -1163,6 +1166,12 @@ uint64_t chain_turns(const struct chain *chain)
     uint64_t turns = chain->published.turns;
     pthread_mutex_unlock(&unlocked->mutex);
     return turns;
+}
+
+int64_t chain_silent_ms(const struct chain *chain)
+{
+    int64_t pinged_ms = atomic_load(&chain->pinged_ms);
+    return pinged_ms == 0 ? 0 : clock_ms() - pinged_ms;
 }
 
 void chain_free(struct chain *chain)

@@ -60,6 +60,9 @@ void chain_ask(struct chain *chain, struct ask *ask);
 void chain_ping(struct chain *chain);
 uint64_t chain_turns(const struct chain *chain);
 
+/* For how long a ping has waited for the loop; 0 when none does. */
+int64_t chain_silent_ms(const struct chain *chain);
+
 /* Waits for the thread (if started) and releases the chain. */
 void chain_free(struct chain *chain);
 

@@ -53,7 +53,7 @@ struct loader {
     struct chain_conf *chain;
     bool needs_state_dir; /* some queue is on disk */
     bool needs_users;     /* some side says auth = "plain" */
-    struct endpoint control;
+    struct endpoint control, http;
     struct bound *bound;
     size_t bound_count;
 };
@@ -395,7 +395,8 @@ static void claim(struct loader *loader, const struct config_key *key, int line,
             key_problem(loader, line, key, ": endpoint \"%s\" is bound already by chain \"%s\" (%s:%d)",
                         endpoint->text, other->chain->name ? other->chain->name : "", place.file, place.line);
         else
-            key_problem(loader, line, key, ": endpoint \"%s\" is the control socket", endpoint->text);
+            key_problem(loader, line, key, ": endpoint \"%s\" is %s", endpoint->text,
+                        endpoint->transport == TRANSPORT_IPC ? "the control socket" : "where http listens");
         return;
     }
     void *bound = realloc(loader->bound, (loader->bound_count + 1) * sizeof(*loader->bound));
@@ -938,6 +939,31 @@ static void check_control(struct loader *loader, const config_setting_t *group)
               &loader->control);
 }
 
+static bool is_address(const char *host)
+{
+    struct address address;
+    address_parse(&address, host, strlen(host));
+    return address.family != ADDRESS_NONE || strcmp(host, "*") == 0 || strcmp(host, "localhost") == 0;
+}
+
+/* An address of this machine and a port: names would have to be looked up, and may mean several. */
+static void check_http(struct loader *loader, const config_setting_t *group)
+{
+    const config_setting_t *setting = member(group, "http");
+    const struct config_key *key = config_key_find(CONFIG_DAEMON, "http");
+    const char *http = loader->config->daemon.http;
+    char text[300], err[1000];
+    if (!http || *http == '\0')
+        return;
+    snprintf(text, sizeof(text), "tcp://%s", http);
+    if (endpoint_parse(&loader->http, text, true, err, sizeof(err)) != 0 || loader->http.port == 0 ||
+        !is_address(loader->http.host))
+        key_problem(loader, line_of(setting), key,
+                    " must be an address and a port, such as 127.0.0.1:9633, [::1]:9633 or *:9633");
+    else
+        claim(loader, key, line_of(setting), &loader->http);
+}
+
 static void check_control_group(struct loader *loader, const config_setting_t *group)
 {
     const char *name = loader->config->daemon.control_group;
@@ -1001,6 +1027,7 @@ static void load_file(struct loader *loader, bool daemon_only)
     if (root && !daemon_only) {
         check_control(loader, daemon);
         check_control_group(loader, daemon);
+        check_http(loader, daemon);
         load_chains(loader, root);
         check_state_dir(loader, daemon);
         check_users_file(loader, daemon);
@@ -1021,6 +1048,7 @@ static struct config *load(const char *path, bool daemon_only, struct config_pro
         keep_problem(&loader, 0, strdup("out of memory"));
     config_source_close(&loader.source);
     endpoint_close(&loader.control);
+    endpoint_close(&loader.http);
     free(loader.bound);
     free(loader.lines);
     if (problems->count == 0 && !loader.is_memory_short)

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Start, one loop, stop; see daemon.h. Owns the runtime, the chains and the control socket. Never touches a
+ * Start, one loop, stop; see daemon.h. Owns the runtime, the chains, the control socket and HTTP. Never touches a
  * message, and never waits for anything but its poll.
  *
  *      SIGTERM, SIGINT --> signalfd ---+
  *      SIGHUP                          |
  *      chains: state changed, ended ---+--> poll --> one turn
- *      control socket -----------------+
+ *      control socket, HTTP -----------+
  */
 #include "proxyd/daemon.h"
 
@@ -19,6 +19,7 @@
 #include "proxies/listener.h"
 #include "proxyd/control.h"
 #include "proxyd/doors.h"
+#include "proxyd/http.h"
 #include "proxyd/log.h"
 #include "proxyd/notify.h"
 
@@ -69,6 +70,7 @@ struct daemon {
     struct chain **chains; /* the same, for the control socket */
     struct doors *doors;
     struct control *control;
+    struct http *http;
     struct report_scope report;
     struct inspect *inspect;
     int signals;
@@ -368,6 +370,8 @@ static int next_timeout(const struct daemon *daemon, int64_t now_ms)
         int64_t stop_ms = daemon->deadline_ms + (daemon->phase == ENDING ? STUCK_MS : 0);
         due_ms = stop_ms < due_ms ? stop_ms : due_ms;
     }
+    int64_t http_ms = daemon->http ? http_next_ms(daemon->http, now_ms) : INT64_MAX;
+    due_ms = http_ms < due_ms ? http_ms : due_ms;
     if (due_ms == INT64_MAX)
         return -1;
     int64_t left_ms = due_ms - now_ms;
@@ -380,6 +384,7 @@ static void loop(struct daemon *daemon)
         {.fd = daemon->signals, .events = POLLIN},
         {.fd = daemon->waker, .events = POLLIN},
         {.fd = daemon->control ? control_fd(daemon->control) : -1, .events = POLLIN},
+        {.fd = daemon->http ? http_fd(daemon->http) : -1, .events = POLLIN},
     };
     bool has_more = true;
     for (;;) {
@@ -400,6 +405,8 @@ static void loop(struct daemon *daemon)
         take_signals(daemon);
         take_wake(daemon);
         has_more = daemon->control && control_turn(daemon->control, clock_ms());
+        if (daemon->http)
+            http_turn(daemon->http, clock_ms());
     }
 }
 
@@ -429,8 +436,8 @@ static int open_guard(struct daemon *daemon, char *err, size_t err_size)
     const struct guard_conf conf = {
         .max_connections = config->daemon.max_connections,
         .max_connections_per_address = config->daemon.max_connections_per_address,
-        .kept_descriptors =
-            count_sockets(config) + DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count + FEW_MORE,
+        .kept_descriptors = count_sockets(config) + DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count +
+                            (config->daemon.http[0] ? HTTP_DESCRIPTORS : 0) + FEW_MORE,
     };
     return guard_open(&conf, daemon->events, err, err_size);
 }
@@ -481,6 +488,18 @@ static int open_doors(struct daemon *daemon, char *err, size_t err_size)
     return 0;
 }
 
+static int open_http(struct daemon *daemon, char *err, size_t err_size)
+{
+    const char *address = daemon->config->daemon.http;
+    daemon->http = http_open(address, &daemon->report, err, err_size);
+    if (!daemon->http)
+        return -1;
+    if (!http_is_local(daemon->http))
+        EVENT(&daemon->events, EVENT_WARNING, "open-http", EVENT_TEXT("address", address),
+              EVENT_TEXT("auth", "none"));
+    return 0;
+}
+
 static int start(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
@@ -508,7 +527,8 @@ static int start(struct daemon *daemon)
                                            .chain_count = config->chain_count,
                                            .store = daemon->runtime.store,
                                            .doors = daemon->doors,
-                                           .started_ms = daemon->started_ms};
+                                           .started_ms = daemon->started_ms,
+                                           .started_unix_s = time(NULL)};
     if (config->daemon.control[0]) {
         struct control_scope scope = {
             .zmq = daemon->runtime.zmq,
@@ -523,6 +543,8 @@ static int start(struct daemon *daemon)
         if (!daemon->control)
             return failed(daemon, "start-failed", NULL, err);
     }
+    if (config->daemon.http[0] && open_http(daemon, err, sizeof(err)) < 0)
+        return failed(daemon, "start-failed", NULL, err);
     return start_chains(daemon);
 }
 
@@ -535,6 +557,8 @@ static void stop(struct daemon *daemon)
     sigdelset(&set, SIGHUP);
     sigprocmask(SIG_UNBLOCK, &set, NULL);
 
+    if (daemon->http)
+        http_close(daemon->http);
     if (daemon->control)
         control_close(daemon->control);
     for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)

@@ -20,6 +20,7 @@ struct report_scope {
     struct store *store; /* NULL = none */
     const struct doors *doors;
     int64_t started_ms;
+    int64_t started_unix_s;
 };
 
 /* {"version", "uptime_ms", "chains": [...], "auth", "connections", "store"}: state, counters and upstreams of each chain, in the order

@@ -538,7 +538,6 @@ static void keys_of_other_kinds_are_refused(void **state)
 static void what_comes_later_is_not_yet_available(void **state)
 {
     (void)state;
-    refuse_daemon("http = \"127.0.0.1:9633\";", "http is not yet available");
     refuse_rest("sub-req", "queue = { store = \"postgresql\"; };",
                 "queue.store = \"postgresql\" is not yet available");
     refuse_rest("rep-req", "queue = { connection = \"password=secret\"; };",
@@ -755,6 +754,33 @@ static void no_place_is_bound_twice(void **state)
            "(c:4)\n");
 }
 
+static void http_is_an_address_and_a_port(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "9633",      "127.0.0.1",        "127.0.0.1:0",          "127.0.0.1:*",     "::1:9633",
+        "eth0:9633", "example.org:9633", "tcp://127.0.0.1:9633", "127.0.0.1:96333", "/tmp/x"};
+    static const char *const good[] = {"127.0.0.1:9633", "[::1]:9633", "localhost:9633", "*:9633",
+                                       "0.0.0.0:9633"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char keys[100];
+        snprintf(keys, sizeof(keys), "http = \"%s\";", bad[i]);
+        refuse_daemon(keys,
+                      "http must be an address and a port, such as 127.0.0.1:9633, [::1]:9633 or *:9633");
+    }
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        char text[1000];
+        snprintf(text, sizeof(text), "daemon = { http = \"%s\"; };\n%s", good[i],
+                 chain_with("rep-req", "", "", ""));
+        expect(text, "");
+    }
+    expect("daemon = { http = \"127.0.0.1:7\"; };\n"
+           "chains = ( { name = \"a\"; kind = \"rep-req\";\n"
+           "  frontend = { endpoints = [ \"tcp://*:7\" ]; }; backend = { endpoints = [ \"tcp://b:1\" ]; }; } "
+           ");\n",
+           "c:3: chain \"a\": frontend.endpoints: endpoint \"tcp://*:7\" is where http listens\n");
+}
+
 static void endpoints_must_be_usable(void **state)
 {
     (void)state;
@@ -929,6 +955,7 @@ int main(void)
         IN_FOLDER(what_comes_later_is_not_yet_available),
         IN_FOLDER(names_are_checked),
         IN_FOLDER(no_place_is_bound_twice),
+        IN_FOLDER(http_is_an_address_and_a_port),
         IN_FOLDER(endpoints_must_be_usable),
         IN_FOLDER(control_must_be_private),
         IN_FOLDER(credentials_come_in_pairs),
