@@ -514,9 +514,15 @@ void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_
     static const unsigned char none[QUEUE_SECRET_BYTES];
     if (memcmp(item->secret, none, sizeof none) == 0)
         queue_random(queue, item->secret);
-    int length = snprintf(text, QUEUE_TICKET_BYTES, "%016llx", (unsigned long long)item->id);
-    for (int i = 0; i < QUEUE_SECRET_BYTES; i++)
-        length += snprintf(text + length, QUEUE_TICKET_BYTES - (size_t)length, "%02x", item->secret[i]);
+    unsigned char bytes[8 + QUEUE_SECRET_BYTES];
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (unsigned char)(item->id >> (56 - 8 * i));
+    memcpy(bytes + 8, item->secret, sizeof item->secret);
+    for (size_t i = 0; i < sizeof bytes; i++) {
+        text[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
+        text[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
+    }
+    text[2 * sizeof bytes] = '\0';
 }
 
 static int hex_digit(char c)
