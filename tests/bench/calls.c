@@ -39,7 +39,8 @@ struct calls {
     struct caller *dirty;
     uint32_t unanswered; /* callers that never had an answer */
     size_t bytes;
-    char *body;
+    char *body, *stamp; /* in the body: when this call was sent */
+    bool is_json;
     enum expected expected;
     bool is_pipelined, is_ending;
     const char *user, *password;
@@ -78,7 +79,7 @@ static void push_idle(struct calls *calls, struct caller *caller)
 static void send_call(struct calls *calls, struct caller *caller)
 {
     int64_t now_ns = clock_ns();
-    put_stamp(calls->body, (uint64_t)now_ns);
+    put_stamp(calls->stamp, (uint64_t)now_ns);
     caller->stamps[caller->sent++ % calls->outstanding] = now_ns;
     if (calls->is_pipelined)
         need(zmq_send(caller->zmq, "", 0, ZMQ_SNDMORE | ZMQ_DONTWAIT) == 0, "send");
@@ -240,6 +241,19 @@ static void open_caller(struct calls *calls, struct caller *caller, void *contex
         push_idle(calls, caller);
 }
 
+static const char json_head[] = "{\"jsonrpc\":\"2.0\",\"method\":\"verify\",\"params\":\"";
+static const char json_id[] = "\",\"id\":\"", json_tail[] = "\"}";
+
+/* A request of JSON-RPC 2.0, which Red's server would read, too; its id is the stamp. */
+static void make_json(struct calls *calls)
+{
+    char *tail = calls->body + calls->bytes - strlen(json_tail);
+    memcpy(calls->body, json_head, strlen(json_head));
+    memcpy(tail, json_tail, strlen(json_tail));
+    calls->stamp = tail - STAMP_BYTES;
+    memcpy(calls->stamp - strlen(json_id), json_id, strlen(json_id));
+}
+
 static void open_callers(struct calls *calls, char **endpoints, uint32_t endpoint_count)
 {
     void *context = zmq_ctx_new();
@@ -251,6 +265,9 @@ static void open_callers(struct calls *calls, char **endpoints, uint32_t endpoin
     calls->body = malloc(calls->bytes);
     need(calls->callers && calls->idle && calls->body, "memory");
     memset(calls->body, 'x', calls->bytes);
+    calls->stamp = calls->body;
+    if (calls->is_json)
+        make_json(calls);
     for (uint32_t i = 0; i < calls->caller_count; i++)
         open_caller(calls, &calls->callers[i], context, endpoints[i % endpoint_count]);
     calls->unanswered = calls->caller_count;
@@ -261,7 +278,7 @@ static void open_callers(struct calls *calls, char **endpoints, uint32_t endpoin
 static int read_options(struct calls *calls, int argc, char **argv)
 {
     int option;
-    while ((option = getopt(argc, argv, "c:a:o:b:e:u:p:")) != -1) {
+    while ((option = getopt(argc, argv, "c:a:o:b:e:u:p:j")) != -1) {
         switch (option) {
         case 'c':
             calls->caller_count = (uint32_t)atoi(optarg);
@@ -281,6 +298,9 @@ static int read_options(struct calls *calls, int argc, char **argv)
                               : *optarg == 'a' && optarg[1] == 'c' ? EXPECT_ACCEPTED
                                                                    : EXPECT_ANY;
             break;
+        case 'j':
+            calls->is_json = true;
+            break;
         case 'u':
             calls->user = optarg;
             break;
@@ -291,8 +311,12 @@ static int read_options(struct calls *calls, int argc, char **argv)
             return -1;
         }
     }
+    size_t least = STAMP_BYTES;
+    if (calls->is_json)
+        least += strlen(json_head) + strlen(json_id) + strlen(json_tail);
     bool is_right = optind < argc && calls->caller_count > 0 && calls->outstanding > 0 &&
-                    calls->bytes >= STAMP_BYTES && !calls->user == !calls->password;
+                    calls->bytes >= least && !calls->user == !calls->password &&
+                    !(calls->is_json && calls->expected == EXPECT_ECHO);
     return is_right ? 0 : -1;
 }
 

@@ -8,6 +8,7 @@ from peers import PASSWORD, Chain, free_endpoint, wait_until_empty
 
 PIPELINED = 1000
 STREAM_OUTSTANDING = 1000
+DIALECTS = ("pyzmqrpc", "jsonrpc", "red", "zmqframework")
 STREAM_HWM = 10000  # what proxyd holds for a subscriber: so much more that nothing is lost
 
 
@@ -209,6 +210,34 @@ def buffered_and_mosquitto(stage):
     return {"proxyd": proxyd, "mosquitto": Variant(stage.load("mqtt", "-c", 64, host, port), pid)}
 
 
+# ---- dialects ----
+
+def dialects(kind, size, upstream=None, **options):
+    """The same chain in each dialect, raw first, beside JSON-RPC callers."""
+    def set_up(stage):
+        to, variants = upstream and upstream(stage), {}
+        for dialect in "raw", *DIALECTS:
+            chain = Chain(kind, to=to, dialect=dialect, **options)
+            proxyd = stage.proxyd(chain)
+            load = stage.load(*calls_words(outstanding=PIPELINED, size=size, expect="any"), "-j", chain.endpoint)
+            variants["proxyd" if dialect == "raw" else dialect] = Variant(load, proxyd.pid)
+        return variants
+    return set_up
+
+
+def dialect_experiments():
+    def claims(what, reach):
+        return [Claim(f"{what}, raw against a dialect", dialect, reach, at_most=True) for dialect in DIALECTS]
+    for size in 128, 8192:
+        yield Experiment(f"dialects-pass-{size}", f"calls that pass, {size} B of JSON, pipelined",
+                         dialects("rep-req", size, lambda stage: stage.echo(), backend={"window": PIPELINED}),
+                         claims(f"calls that pass, {size} B", 1.1), quick=False)
+        yield Experiment(f"dialects-ack-{size}", f"acks of rep-pub, {size} B of JSON, pipelined", dialects("rep-pub", size),
+                         claims(f"acks, {size} B", 1.5), quick=False)
+        yield Experiment(f"dialects-error-{size}", f"errors (rate-limited), {size} B of JSON, pipelined",
+                         dialects("rep-req", size, frontend={"rate": 1}), claims(f"errors, {size} B", 1.5), quick=False)
+
+
 # ---- auth ----
 
 def auth(**words):
@@ -244,6 +273,7 @@ def experiments():
                          quick=callers != 1)
     text = "buffered acks/s, 64 callers waiting for their acks"
     yield Experiment("mosquitto-64", text, buffered_and_mosquitto, [Claim(text, "mosquitto", 1.0, 2)])
+    yield from dialect_experiments()
     for name, text, words in (("auth-16", "16 callers", {"callers": 16}),
                               ("auth-pipelined", "pipelined", {"outstanding": PIPELINED})):
         yield Experiment(name, f"auth plain, {text}, 32 B", auth(**words),

@@ -17,8 +17,8 @@ static const struct role {
     int (*play)(int argc, char **argv);
 } roles[] = {
     {"calls",
-     "[-c CALLERS] [-a ACTIVE] [-o OUTSTANDING] [-b BYTES] [-e echo|accepted|any] [-u USER -p PASSWORD] "
-     "ENDPOINT…",
+     "[-c CALLERS] [-a ACTIVE] [-o OUTSTANDING] [-b BYTES] [-j] [-e echo|accepted|any] "
+     "[-u USER -p PASSWORD] ENDPOINT…",
      role_calls},
     {"stream", "[-b BYTES] [-o OUTSTANDING] PUBLISH-AT SUBSCRIBE-TO", role_stream},
     {"mqtt", "[-c PUBLISHERS] [-b BYTES] HOST PORT", role_mqtt},
