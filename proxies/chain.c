@@ -124,7 +124,7 @@ static void answer_error(struct chain *chain, const struct queue_item *item, enu
     if (item->envelope.count == 0)
         return;
     struct message body = {0};
-    if (chain->conf->dialect->error(&item->body, reason, NULL, &body) == 0)
+    if (chain->conf->dialect->error(&item->body, reason, &body) == 0)
         answer(chain, item, &body, now_ms);
     message_close(&body);
 }

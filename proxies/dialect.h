@@ -20,8 +20,8 @@ struct dialect {
      * -1 when memory is short. */
     int (*ack)(const struct message *request, const char *level, const char *ticket, struct message *out);
 
-    /* Likewise the error. `detail` replaces the reason's own text for a person; NULL keeps it. */
-    int (*error)(const struct message *request, enum reason reason, const char *detail, struct message *out);
+    /* Likewise the error. */
+    int (*error)(const struct message *request, enum reason reason, struct message *out);
 };
 
 extern const struct dialect dialect_raw, dialect_pyzmqrpc, dialect_jsonrpc, dialect_red, dialect_zmqframework;

@@ -1,26 +1,28 @@
 /* SPDX-License-Identifier: MIT
  *
- * JSON into frames; see dialect_json.h.
+ * Text into frames; see dialect_json.h.
  */
 #include "proxies/dialect_json.h"
 
-#include <jansson.h>
-#include <stdlib.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
-static char *text_of(struct json_t *object)
+int dialect_add_text(struct message *out, const char *format, ...)
 {
-    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
-    json_decref(object);
-    return text;
+    char words[DIALECT_WORDS_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(words, sizeof words, format, arguments);
+    va_end(arguments);
+    return message_add_bytes(out, words, strlen(words));
 }
 
-int dialect_add_json(struct message *out, struct json_t *object)
+void dialect_write_ack(char words[static DIALECT_WORDS_BYTES], const char *level, const char *ticket)
 {
-    char *text = text_of(object);
-    int rc = text ? message_add_bytes(out, text, strlen(text)) : -1;
-    free(text);
-    return rc;
+    words[0] = '\0';
+    if (level && ticket)
+        snprintf(words, DIALECT_WORDS_BYTES, ",\"ack\":\"%s\",\"ticket\":\"%s\"", level, ticket);
 }
 
 struct json_span dialect_read_json(const struct message *request)
@@ -31,31 +33,27 @@ struct json_span dialect_read_json(const struct message *request)
     return is_json ? value : (struct json_span){0};
 }
 
-void dialect_write_answer(FILE *stream, const char *head, struct json_span request, const char *members)
+/* A member that is not there reads as null. */
+static struct json_span or_null(struct json_span id)
 {
-    struct json_span id = json_span_member(request, "id");
-    fprintf(stream, "{%s\"id\":", head);
-    if (id.at)
-        fwrite(id.at, 1, id.size, stream);
-    else
-        fputs("null", stream);
-    fprintf(stream, ",%s", members + 1);
+    return id.at ? id : (struct json_span){"null", strlen("null")};
 }
 
-int dialect_add_answer(struct message *out, dialect_write_fn *write, struct json_span request,
-                       struct json_t *members)
+char *dialect_write_answer(char *at, const char *head, struct json_span id, const char *tail)
 {
-    char *own = text_of(members), *text = NULL;
-    size_t size;
-    FILE *stream = own ? open_memstream(&text, &size) : NULL;
-    int rc = -1;
-    if (stream) {
-        write(stream, request, own);
-        bool is_whole = !ferror(stream);
-        if (fclose(stream) == 0 && is_whole)
-            rc = message_add_bytes(out, text, size);
-    }
-    free(text);
-    free(own);
+    id = or_null(id);
+    at = mempcpy(at, head, strlen(head));
+    at = mempcpy(at, id.at, id.size);
+    return mempcpy(at, tail, strlen(tail));
+}
+
+int dialect_add_answer(struct message *out, const char *head, struct json_span id, const char *tail)
+{
+    zmq_msg_t frame;
+    if (zmq_msg_init_size(&frame, strlen(head) + or_null(id).size + strlen(tail)) != 0)
+        return -1;
+    dialect_write_answer(zmq_msg_data(&frame), head, id, tail);
+    int rc = message_add(out, &frame);
+    zmq_msg_close(&frame);
     return rc;
 }

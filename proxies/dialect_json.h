@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the JSON dialects have in common: their own members are jansson's, and what they give back of a
- * request is the request's own text.
+ * What the JSON dialects have in common. Their answers are few and fixed: our own words, which need no escaping
+ * (a reason's name and text, an ack's level, a ticket), and an id, which is the request's own text.
  */
 #ifndef PROXYD_PROXIES_DIALECT_JSON_H
 #define PROXYD_PROXIES_DIALECT_JSON_H
@@ -9,27 +9,24 @@
 #include "buffer/message.h"
 #include "proxies/json_span.h"
 
-#include <stdio.h>
+/* Room for what an answer has beside an id. */
+#define DIALECT_WORDS_BYTES 256
 
-struct json_t;
+/* Appends a frame of formatted text, at most DIALECT_WORDS_BYTES - 1, to `out`. -1 when memory is short. */
+int dialect_add_text(struct message *out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Appends `object` as a frame of compact JSON to `out`; takes the reference. -1 when memory is short, also
- * for a NULL object. */
-int dialect_add_json(struct message *out, struct json_t *object);
+/* Writes `,"ack":"LEVEL","ticket":"TICKET"`, nothing where both are NULL. */
+void dialect_write_ack(char words[static DIALECT_WORDS_BYTES], const char *level, const char *ticket);
 
 /* The JSON value that is the only frame of `request`; none where it is no JSON, or other than one frame. It
  * points into the request. */
 struct json_span dialect_read_json(const struct message *request);
 
-/* Writes `{`, `head`, `"id":` with the id of `request` as it stands there (null where there is none), and
- * `members`, which is the text of an object. */
-void dialect_write_answer(FILE *stream, const char *head, struct json_span request, const char *members);
+/* Writes `head`, `id` as it stands in its request (null where there is none) and `tail`, without a closing zero
+ * byte. Returns where that ends. */
+char *dialect_write_answer(char *at, const char *head, struct json_span id, const char *tail);
 
-typedef void dialect_write_fn(FILE *stream, struct json_span request, const char *members);
-
-/* Appends a frame with what `write` writes, given the text of `members`, whose reference is taken. -1 when
- * memory is short, also for NULL members. */
-int dialect_add_answer(struct message *out, dialect_write_fn *write, struct json_span request,
-                       struct json_t *members);
+/* Appends a frame with the same to `out`. -1 when memory is short. */
+int dialect_add_answer(struct message *out, const char *head, struct json_span id, const char *tail);
 
 #endif

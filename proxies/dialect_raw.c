@@ -21,11 +21,9 @@ static int raw_ack(const struct message *request, const char *level, const char 
     return add_text(out, text);
 }
 
-static int raw_error(const struct message *request, enum reason reason, const char *detail,
-                     struct message *out)
+static int raw_error(const struct message *request, enum reason reason, struct message *out)
 {
     (void)request;
-    (void)detail;
     char text[64];
     snprintf(text, sizeof text, "error %d %s", reason_info(reason)->code, reason_info(reason)->name);
     return add_text(out, text);

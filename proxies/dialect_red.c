@@ -7,30 +7,25 @@
 
 #include "proxies/dialect_json.h"
 
-#include <jansson.h>
+#include <stdio.h>
 
 enum { STATUS_ACCEPTED = 202 };
-
-static void write_answer(FILE *stream, struct json_span request, const char *members)
-{
-    dialect_write_answer(stream, "", request, members);
-}
 
 static int red_ack(const struct message *request, const char *level, const char *ticket, struct message *out)
 {
     (void)level;
-    json_t *members =
-        json_pack("{s:i, s:s, s:s*}", "status", STATUS_ACCEPTED, "message", "accepted", "ticket", ticket);
-    return dialect_add_answer(out, write_answer, dialect_read_json(request), members);
+    char tail[DIALECT_WORDS_BYTES];
+    snprintf(tail, sizeof tail, ",\"status\":%d,\"message\":\"accepted\"%s%s%s}", STATUS_ACCEPTED,
+             ticket ? ",\"ticket\":\"" : "", ticket ? ticket : "", ticket ? "\"" : "");
+    return dialect_add_answer(out, "{\"id\":", json_span_member(dialect_read_json(request), "id"), tail);
 }
 
-static int red_error(const struct message *request, enum reason reason, const char *detail,
-                     struct message *out)
+static int red_error(const struct message *request, enum reason reason, struct message *out)
 {
     const struct reason_info *info = reason_info(reason);
-    json_t *text = json_sprintf("%s: %s", info->name, detail ? detail : info->text);
-    json_t *members = json_pack("{s:i, s:o}", "status", info->code, "message", text);
-    return dialect_add_answer(out, write_answer, dialect_read_json(request), members);
+    char tail[DIALECT_WORDS_BYTES];
+    snprintf(tail, sizeof tail, ",\"status\":%d,\"message\":\"%s: %s\"}", info->code, info->name, info->text);
+    return dialect_add_answer(out, "{\"id\":", json_span_member(dialect_read_json(request), "id"), tail);
 }
 
 const struct dialect dialect_red = {.name = "red", .ack = red_ack, .error = red_error};

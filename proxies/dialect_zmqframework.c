@@ -8,8 +8,6 @@
 
 #include "proxies/dialect_json.h"
 
-#include <jansson.h>
-
 static int add_event_name(struct message *out, const struct message *request)
 {
     static const char own[] = "proxyd";
@@ -23,20 +21,19 @@ static int add_event_name(struct message *out, const struct message *request)
 static int zmqframework_ack(const struct message *request, const char *level, const char *ticket,
                             struct message *out)
 {
+    char ack[DIALECT_WORDS_BYTES];
+    dialect_write_ack(ack, level, ticket);
     if (add_event_name(out, request) != 0)
         return -1;
-    return dialect_add_json(out,
-                            json_pack("{s:b, s:s*, s:s*}", "accepted", 1, "ack", level, "ticket", ticket));
+    return dialect_add_text(out, "{\"accepted\":true%s}", ack);
 }
 
-static int zmqframework_error(const struct message *request, enum reason reason, const char *detail,
-                              struct message *out)
+static int zmqframework_error(const struct message *request, enum reason reason, struct message *out)
 {
-    (void)detail;
     const struct reason_info *info = reason_info(reason);
     if (add_event_name(out, request) != 0)
         return -1;
-    return dialect_add_json(out, json_pack("{s:s, s:i}", "error", info->name, "code", info->code));
+    return dialect_add_text(out, "{\"error\":\"%s\",\"code\":%d}", info->name, info->code);
 }
 
 const struct dialect dialect_zmqframework = {

@@ -60,10 +60,10 @@ static int hex_digit(char c)
 
 /* ---- the grammar ---- */
 
-/* One character of RFC 3629, which has no overlong forms, surrogates, or anything beyond U+10FFFF. */
+/* One character beyond ASCII, of RFC 3629, which has no overlong forms, surrogates, or anything beyond U+10FFFF. */
 static bool read_utf8(struct scan *scan)
 {
-    uint8_t lead = (uint8_t)*scan->at++;
+    uint8_t lead = (uint8_t)peek(scan);
     int following = lead >= 0xc2 && lead <= 0xdf   ? 1
                     : (lead & 0xf0) == 0xe0        ? 2
                     : lead >= 0xf0 && lead <= 0xf4 ? 3
@@ -72,7 +72,7 @@ static bool read_utf8(struct scan *scan)
     uint8_t high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
     if (following == 0)
         return false;
-    for (; following > 0; following--, scan->at++, low = 0x80, high = 0xbf) {
+    for (scan->at++; following > 0; following--, scan->at++, low = 0x80, high = 0xbf) {
         uint8_t byte = (uint8_t)peek(scan);
         if (byte < low || byte > high)
             return false;
@@ -93,26 +93,26 @@ static bool read_escape(struct scan *scan)
     return true;
 }
 
+/* Most bytes of most texts: printable ASCII in a string. */
+static void pass_plain(struct scan *scan)
+{
+    const char *at = scan->at;
+    while (at < scan->end && (uint8_t)*at - 0x20U < 0x60U && *at != '"' && *at != '\\')
+        at++;
+    scan->at = at;
+}
+
 static bool read_string(struct scan *scan)
 {
     if (!take(scan, '"'))
         return false;
-    while (scan->at < scan->end) {
-        uint8_t byte = (uint8_t)*scan->at;
-        if (byte >= 0x80) {
-            if (!read_utf8(scan))
-                return false;
-            continue;
-        }
-        if (byte < 0x20)
-            return false;
-        scan->at++;
-        if (byte == '"')
+    while (true) {
+        pass_plain(scan);
+        if (take(scan, '"'))
             return true;
-        if (byte == '\\' && !read_escape(scan))
+        if (take(scan, '\\') ? !read_escape(scan) : !read_utf8(scan))
             return false;
     }
-    return false;
 }
 
 static bool read_digits(struct scan *scan)
@@ -235,12 +235,21 @@ static struct scan open_container(struct json_span container, char bracket)
     return is_one ? (struct scan){container.at + 1, container.at + container.size - 1} : (struct scan){0};
 }
 
+static bool is_escaped(const char *quote)
+{
+    const char *at = quote;
+    while (at[-1] == '\\')
+        at--;
+    return (quote - at) % 2 != 0;
+}
+
 static struct json_span pass_string(struct scan *scan)
 {
-    const char *first = scan->at;
-    for (scan->at++; *scan->at != '"'; scan->at++)
-        scan->at += *scan->at == '\\';
-    scan->at++;
+    const char *first = scan->at, *quote = first;
+    do
+        quote = memchr(quote + 1, '"', (size_t)(scan->end - quote - 1));
+    while (is_escaped(quote));
+    scan->at = quote + 1;
     return (struct json_span){first, (size_t)(scan->at - first)};
 }
 
@@ -254,10 +263,8 @@ static struct json_span pass_value(struct scan *scan)
             pass_string(scan);
             continue;
         }
-        if (c == '{' || c == '[')
-            depth++;
-        else if (c == '}' || c == ']')
-            depth--;
+        depth += c == '{' || c == '[';
+        depth -= c == '}' || c == ']';
         scan->at++;
     } while (scan->at < scan->end && (depth > 0 || (!is_space(*scan->at) && *scan->at != ',')));
     return (struct json_span){first, (size_t)(scan->at - first)};
@@ -323,5 +330,5 @@ struct json_span json_span_element(struct json_span array, struct json_span prev
 
 bool json_span_is_notification(struct json_span request)
 {
-    return json_span_member(request, "method").at && !json_span_member(request, "id").at;
+    return !json_span_member(request, "id").at && json_span_member(request, "method").at;
 }

@@ -91,7 +91,7 @@ static int write_answer(const struct tickets *tickets, bool is_ok, enum queue_ti
 {
     static const struct message no_request;
     if (!is_ok)
-        return tickets->conf->dialect->error(&no_request, REASON_STORE_FAILED, NULL, out);
+        return tickets->conf->dialect->error(&no_request, REASON_STORE_FAILED, out);
     switch (state) {
     case QUEUE_TICKET_PENDING:
         return add_word(out, "pending");

@@ -111,7 +111,7 @@ FUZZ_TARGET(fuzz_dialects)
     FUZZ_CHECK(message_add_bytes(&request, data + 1, first) == 0);
     FUZZ_CHECK(data[0] == 0 || message_add_bytes(&request, data + 1 + first, rest - first) == 0);
     for (size_t i = 0; i < sizeof dialects / sizeof *dialects; i++) {
-        FUZZ_CHECK(dialects[i]->error(&request, REASON_TIMEOUT, NULL, &answer) == 0);
+        FUZZ_CHECK(dialects[i]->error(&request, REASON_TIMEOUT, &answer) == 0);
         check_answer(dialects[i], &request, &answer);
         FUZZ_CHECK(dialects[i]->ack(&request, "synced", "T1", &answer) == 0);
         check_answer(dialects[i], &request, &answer);
