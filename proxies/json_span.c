@@ -304,20 +304,37 @@ static bool find_next(struct scan *scan)
     return scan->at < scan->end;
 }
 
-struct json_span json_span_member(struct json_span object, const char *name)
+/* The last member of that name, and how many there are. */
+static struct json_span find_members(struct json_span object, const char *name, size_t *count)
 {
     struct json_span found = {0};
     struct scan scan = open_container(object, '{');
+    *count = 0;
     while (find_next(&scan)) {
         bool is_wanted = is_name(pass_string(&scan), name);
         skip_space(&scan);
         scan.at++; /* the colon */
         skip_space(&scan);
         struct json_span value = pass_value(&scan);
-        if (is_wanted)
-            found = value;
+        if (!is_wanted)
+            continue;
+        found = value;
+        ++*count;
     }
     return found;
+}
+
+struct json_span json_span_member(struct json_span object, const char *name)
+{
+    size_t count;
+    return find_members(object, name, &count);
+}
+
+size_t json_span_member_count(struct json_span object, const char *name)
+{
+    size_t count;
+    find_members(object, name, &count);
+    return count;
 }
 
 struct json_span json_span_element(struct json_span array, struct json_span previous)
@@ -326,6 +343,49 @@ struct json_span json_span_element(struct json_span array, struct json_span prev
     if (previous.at)
         scan.at = previous.at + previous.size;
     return find_next(&scan) ? pass_value(&scan) : (struct json_span){0};
+}
+
+static bool is_surrogate(unsigned unit, unsigned first)
+{
+    return (unit & 0xfc00) == first;
+}
+
+static size_t write_utf8(unsigned code, char *out)
+{
+    if (code < 0x80) {
+        out[0] = (char)code;
+        return 1;
+    }
+    size_t following = code < 0x800 ? 1 : code < 0x10000 ? 2 : 3;
+    static const unsigned leads[] = {0, 0xc0, 0xe0, 0xf0};
+    out[0] = (char)(leads[following] | code >> 6 * following);
+    for (size_t i = 1; i <= following; i++)
+        out[i] = (char)(0x80 | (code >> 6 * (following - i) & 0x3f));
+    return following + 1;
+}
+
+size_t json_span_text(struct json_span string, char *out)
+{
+    const char *at = string.at + 1, *end = string.at + string.size - 1;
+    size_t size = 0;
+    while (at < end) {
+        if (*at != '\\') {
+            out[size++] = *at++;
+            continue;
+        }
+        unsigned code = next_character(&at);
+        if (is_surrogate(code, 0xd800) && end - at >= 6 && at[0] == '\\' && at[1] == 'u') {
+            const char *second = at;
+            unsigned low = next_character(&second);
+            if (is_surrogate(low, 0xdc00)) {
+                code = 0x10000 + ((code & 0x3ff) << 10 | (low & 0x3ff));
+                at = second;
+            }
+        }
+        bool is_half = is_surrogate(code, 0xd800) || is_surrogate(code, 0xdc00);
+        size += write_utf8(is_half ? 0xfffd : code, out + size);
+    }
+    return size;
 }
 
 bool json_span_is_notification(struct json_span request)

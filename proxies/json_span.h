@@ -28,9 +28,16 @@ bool json_span_read(const void *data, size_t size, struct json_span *value);
  * `object` is a value that json_span_read found, or one inside it. */
 struct json_span json_span_member(struct json_span object, const char *name);
 
+/* How many members of `object` have that name: more than one, and readers disagree on which counts. */
+size_t json_span_member_count(struct json_span object, const char *name);
+
 /* The element of `array` after `previous`, the first one after none; none at the end, or where `array` is
  * something else. */
 struct json_span json_span_element(struct json_span array, struct json_span previous);
+
+/* The characters of `string`, its escapes resolved, written as UTF-8 to `out`, which has room for string.size bytes;
+ * half a surrogate pair becomes U+FFFD. Returns how many bytes. */
+size_t json_span_text(struct json_span string, char *out);
 
 /* Whether `request` is a notification of JSON-RPC 2.0: an object with a method and without an id. */
 bool json_span_is_notification(struct json_span request);

@@ -27,6 +27,12 @@ static void check_is(struct json_span span, const json_t *wanted)
     json_t *value = parsed(span, &error);
     FUZZ_CHECK((value == NULL) == (wanted == NULL));
     FUZZ_CHECK(wanted == NULL || json_equal(value, wanted));
+    if (json_is_string(value)) {
+        char *text = malloc(span.size);
+        size_t size = json_span_text(span, text);
+        FUZZ_CHECK(size == json_string_length(value) && memcmp(text, json_string_value(value), size) == 0);
+        free(text);
+    }
     json_decref(value);
 }
 
@@ -84,7 +90,7 @@ FUZZ_TARGET(fuzz_json_span)
     if (is_json) {
         FUZZ_CHECK(whole.at >= text && whole.at + whole.size <= text + size && whole.size > 0);
         check_elements(whole);
-        json_span_member(whole, "id");
+        FUZZ_CHECK((json_span_member(whole, "id").at != NULL) == (json_span_member_count(whole, "id") > 0));
     }
     if (is_json && value)
         check_values(whole, value);

@@ -91,6 +91,44 @@ static void only_containers_have_members_and_elements(void **state)
     assert_null(json_span_element((struct json_span){0}, (struct json_span){0}).at);
 }
 
+static void counts_members_of_one_name(void **state)
+{
+    (void)state;
+    struct json_span value;
+    static const char text[] = "{\"id\":1,\"a\":{\"id\":2},\"\\u0069d\":3}";
+    assert_true(json_span_read(text, strlen(text), &value));
+    assert_int_equal(json_span_member_count(value, "id"), 2);
+    assert_int_equal(json_span_member_count(value, "a"), 1);
+    assert_int_equal(json_span_member_count(value, "b"), 0);
+}
+
+static void resolves_the_escapes_of_a_string(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *text;
+    } pairs[] = {
+        {"\"plain\"", "plain"},
+        {"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\/\b\f\n\r\t"},
+        {"\"caf\\u00e9\"", "caf\xc3\xa9"},
+        {"\"caf\xc3\xa9\"", "caf\xc3\xa9"},
+        {"\"\\u20ac\"", "\xe2\x82\xac"},
+        {"\"\\ud83d\\ude00\"", "\xf0\x9f\x98\x80"},
+        {"\"\\ud83d\"", "\xef\xbf\xbd"},
+        {"\"\\ude00\\ud83dx\"", "\xef\xbf\xbd\xef\xbf\xbdx"},
+        {"\"\\ud83d\\n\"", "\xef\xbf\xbd\n"},
+        {"\"\"", ""},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        struct json_span value;
+        char text[64];
+        assert_true(json_span_read(pairs[i].json, strlen(pairs[i].json), &value));
+        size_t size = json_span_text(value, text);
+        assert_int_equal(size, strlen(pairs[i].text));
+        assert_memory_equal(text, pairs[i].text, size);
+    }
+}
+
 static void tells_a_notification(void **state)
 {
     (void)state;
@@ -174,6 +212,8 @@ int main(void)
         cmocka_unit_test(the_last_of_several_members_wins_however_its_name_is_written),
         cmocka_unit_test(goes_through_the_elements_of_an_array),
         cmocka_unit_test(only_containers_have_members_and_elements),
+        cmocka_unit_test(counts_members_of_one_name),
+        cmocka_unit_test(resolves_the_escapes_of_a_string),
         cmocka_unit_test(tells_a_notification),
         cmocka_unit_test(refuses_what_is_no_json),
         cmocka_unit_test(reads_no_deeper_than_it_says_whatever_comes),
