@@ -8,7 +8,7 @@ B        ?= build
 CFLAGS   ?= -O2 -g
 Q        := $(if $(V),,@)
 PACKAGES := libzmq libsodium sqlite3 jansson libconfig
-LOADED   := libmicrohttpd# opened when asked for, see proxies/library.h: only their headers are needed here
+LOADED   := libmicrohttpd libwebsockets# opened when asked for, see proxies/library.h: only their headers are needed here
 HAVE     := $(shell $(PKG_CONFIG) --exists $(PACKAGES) $(LOADED) 2>/dev/null && echo yes)
 
 CPPFLAGS += -D_GNU_SOURCE -DPROXYD_VERSION='"$(VERSION)"' -I.

@@ -65,6 +65,9 @@ struct back_ops {
     /* Forgets what it knows of an item that leaves the queue without another attempt. */
     void (*forget)(struct back *back, struct queue_item *item);
 
+    /* Whether a message can be sent at all, whenever there is room. NULL: any can. */
+    bool (*carries)(const struct back *back, const struct message *body);
+
     /* Gives up everything in flight: its connections are closed, and it comes back as lost. */
     void (*abandon)(struct back *back, int64_t now_ms);
 

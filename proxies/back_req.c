@@ -8,6 +8,7 @@
  */
 #include "proxies/back.h"
 
+#include "proxies/calls.h"
 #include "proxies/kinds.h"
 #include "proxies/upstream.h"
 
@@ -33,6 +34,7 @@ struct back {
     uint32_t count;
     uint32_t next; /* round-robin: where the next look starts */
     bool is_ordered;
+    bool has_websocket; /* among the upstreams */
     bool has_suspects;
     const struct queue_item *trial; /* sent alone since; its success clears the others */
     struct flight *given;           /* the last outcome's, which has its reply */
@@ -85,6 +87,7 @@ static struct back *req_open(const struct chain_conf *conf, const struct surroun
             return NULL;
         }
         back->count++;
+        back->has_websocket |= endpoint_is_websocket(&endpoints->items[i]);
     }
     return back;
 }
@@ -283,6 +286,12 @@ static void req_forget(struct back *back, struct queue_item *item)
     item->call = NULL;
 }
 
+/* A WebSocket server is asked in JSON-RPC, and what it could not read would cost everybody the connection. */
+static bool req_carries(const struct back *back, const struct message *body)
+{
+    return !back->has_websocket || calls_is_request(body);
+}
+
 static void req_abandon(struct back *back, int64_t now_ms)
 {
     for (uint32_t i = 0; i < back->count; i++)
@@ -307,6 +316,7 @@ const struct back_ops back_req = {
     .send = req_send,
     .next_outcome = req_next_outcome,
     .forget = req_forget,
+    .carries = req_carries,
     .abandon = req_abandon,
     .upstreams = req_upstreams,
 };

@@ -375,6 +375,12 @@ static void put_when_full(struct chain *chain, struct queue_item *item, int64_t 
     }
 }
 
+static bool can_be_sent(const struct chain *chain, const struct queue_item *item)
+{
+    const struct back_ops *ops = chain->conf->kind->back;
+    return !ops->carries || ops->carries(chain->back, &item->body);
+}
+
 static void accept_message(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
     int64_t max_bytes = chain->conf->queue.max_bytes;
@@ -384,6 +390,10 @@ static void accept_message(struct chain *chain, struct queue_item *item, int64_t
     }
     if (max_bytes > 0 && item->body.bytes > (uint64_t)max_bytes) { /* no waiting or dropping would help */
         refuse(chain, item, REASON_QUEUE_FULL, now_ms);
+        return;
+    }
+    if (!can_be_sent(chain, item)) {
+        refuse(chain, item, REASON_BAD_REQUEST, now_ms);
         return;
     }
     if (is_duplicate(chain, item, now_ms))
@@ -472,6 +482,11 @@ static void take_messages(struct chain *chain, int64_t now_ms)
 }
 
 /* ---- delivery ---- */
+
+static bool is_durable(const struct chain *chain)
+{
+    return chain->conf->queue.store != STORE_MEMORY;
+}
 
 static void retry(struct chain *chain, struct queue_item *item, int64_t delay_ms, int64_t now_ms)
 {
@@ -573,6 +588,10 @@ static void send_messages(struct chain *chain, int64_t now_ms)
         struct queue_item *item = queue_lease(chain->queue, now_ms);
         if (!item)
             return;
+        if (is_durable(chain) && !can_be_sent(chain, item)) {
+            bury(chain, item, reason_info(REASON_BAD_REQUEST)->name); /* taken when the backend was another */
+            continue;
+        }
         if (!ops->send(chain->back, item, now_ms)) {
             queue_nack(chain->queue, item, now_ms);
             return;
@@ -624,11 +643,6 @@ static void end_overdue(struct chain *chain, int64_t now_ms)
         else
             fail(chain, oldest, oldest->was_sent ? REASON_TIMEOUT : REASON_UNAVAILABLE, now_ms);
     }
-}
-
-static bool is_durable(const struct chain *chain)
-{
-    return chain->conf->queue.store != STORE_MEMORY;
 }
 
 static bool is_finished(const struct chain *chain, int64_t now_ms)

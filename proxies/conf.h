@@ -16,13 +16,14 @@
 struct dialect;
 struct kind;
 
-/* What a connecting socket presents: a name and a password, or keys, or (all NULL) nothing. */
+/* What a connecting socket presents: a name and a password, or keys, or (all NULL) nothing; and whom it trusts. */
 struct credentials {
     char *username;
     char *password;         /* any bytes but NUL, at most 255 */
     char *curve_server_key; /* the peer's, in Z85, as the next two */
     char *curve_public_key;
     char *curve_secret_key;
+    char *tls_ca_file; /* wss: the certificates of those who may vouch for the server; NULL = the system's */
 };
 
 struct endpoint_list {

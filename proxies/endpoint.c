@@ -24,6 +24,8 @@ static const struct {
     {"tcp://", TRANSPORT_TCP},
     {"ipc://", TRANSPORT_IPC},
     {"inproc://", TRANSPORT_INPROC},
+    {"ws://", TRANSPORT_WS},
+    {"wss://", TRANSPORT_WSS},
 };
 
 /* What follows the transport, or NULL when there is none that we know. */
@@ -113,6 +115,31 @@ static const char *parse_tcp(struct endpoint *endpoint, const char *rest)
     return reason != NULL ? reason : parse_port(endpoint, colon + 1);
 }
 
+/* RFC 6455, 3. The path is the server's business. The reason why it is none, or NULL. */
+static const char *parse_websocket(struct endpoint *endpoint, const char *rest)
+{
+    endpoint->is_bind = false;
+    if (endpoint->text[0] == '@')
+        return "a WebSocket is connected to, and never bound";
+    if (strchr(rest, '#') != NULL)
+        return "a WebSocket has no fragment (\"#\")";
+    if (memchr(rest, '@', strcspn(rest, "/?")) != NULL)
+        return "a user name is written as username";
+    const char *path = endpoint_path(endpoint);
+    if (*path == '?')
+        return "a query (\"?\") stands behind a path";
+    size_t size;
+    const char *authority = endpoint_authority(endpoint, &size);
+    const char *colon = memrchr(authority, ':', size), *bracket = memrchr(authority, ']', size);
+    bool has_port = colon != NULL && (bracket == NULL || bracket < colon);
+    char place[HOST_MAX + sizeof "[]:65535"];
+    int used = snprintf(place, sizeof(place), "%.*s%s", (int)size, authority,
+                        has_port                               ? ""
+                        : endpoint->transport == TRANSPORT_WSS ? ":443"
+                                                               : ":80");
+    return used < (int)sizeof(place) ? parse_tcp(endpoint, place) : "this is not a host name";
+}
+
 /* A leading '@' is Linux's abstract name space. The reason why it is no path, or NULL. */
 static const char *check_ipc(const char *path)
 {
@@ -127,9 +154,11 @@ static const char *parse_address(struct endpoint *endpoint)
 {
     const char *rest = skip_transport(endpoint);
     if (rest == NULL)
-        return "an endpoint begins with tcp://, ipc:// or inproc://";
+        return "an endpoint begins with tcp://, ipc://, inproc://, ws:// or wss://";
     if (endpoint->transport == TRANSPORT_TCP)
         return parse_tcp(endpoint, rest);
+    if (endpoint_is_websocket(endpoint))
+        return parse_websocket(endpoint, rest);
     if (endpoint->transport == TRANSPORT_IPC)
         return check_ipc(rest);
     return *rest != '\0' && strlen(rest) <= INPROC_NAME_MAX ? NULL : "an inproc name has 1 to 255 bytes";
@@ -165,6 +194,25 @@ void endpoint_close(struct endpoint *endpoint)
     *endpoint = (struct endpoint){0};
 }
 
+bool endpoint_is_websocket(const struct endpoint *endpoint)
+{
+    return endpoint->transport == TRANSPORT_WS || endpoint->transport == TRANSPORT_WSS;
+}
+
+const char *endpoint_authority(const struct endpoint *endpoint, size_t *size)
+{
+    const char *authority = strstr(endpoint->address, "://") + strlen("://");
+    *size = strcspn(authority, "/?");
+    return authority;
+}
+
+const char *endpoint_path(const struct endpoint *endpoint)
+{
+    size_t size;
+    const char *authority = endpoint_authority(endpoint, &size);
+    return authority + size;
+}
+
 static bool is_any_host(const char *host)
 {
     return strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
@@ -184,7 +232,7 @@ bool endpoint_is_local(const struct endpoint *endpoint)
 {
     struct in_addr address;
     struct in6_addr address6;
-    if (endpoint->transport != TRANSPORT_TCP || strcasecmp(endpoint->host, "localhost") == 0)
+    if (!endpoint->host || strcasecmp(endpoint->host, "localhost") == 0)
         return true;
     if (inet_pton(AF_INET, endpoint->host, &address) == 1)
         return ntohl(address.s_addr) >> 24 == 127;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * ZeroMQ endpoints as they stand in the configuration: `tcp://host:port`, `ipc://path`, `inproc://name`, with
- * a leading `@` that forces bind and `>` that forces connect (as in czmq). Pure: parsing only.
+ * Endpoints as they stand in the configuration: ZeroMQ's `tcp://host:port`, `ipc://path`, `inproc://name`, with
+ * a leading `@` that forces bind and `>` that forces connect (as in czmq), and WebSocket servers to connect to,
+ * `ws://host[:port][/path]` and `wss://…` (RFC 6455). Pure: parsing only.
  */
 #ifndef PROXYD_PROXIES_ENDPOINT_H
 #define PROXYD_PROXIES_ENDPOINT_H
@@ -9,16 +10,23 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum transport { TRANSPORT_TCP, TRANSPORT_IPC, TRANSPORT_INPROC };
+enum transport { TRANSPORT_TCP, TRANSPORT_IPC, TRANSPORT_INPROC, TRANSPORT_WS, TRANSPORT_WSS };
 
 struct endpoint {
     char *text;    /* as configured, for people */
     char *address; /* without the prefix, for libzmq */
     enum transport transport;
     bool is_bind;
-    char *host; /* tcp: name or numeric address without brackets, "*" or an interface; else NULL */
-    int port;   /* tcp: 0..65535; 0 ("*" or ":0") only where bound */
+    char *host; /* tcp, ws: name or numeric address without brackets, "*" or an interface; else NULL */
+    int port;   /* tcp, ws: 0..65535; 0 ("*" or ":0") only where bound */
 };
+
+/* Over WebSocket, by itself or inside TLS. */
+bool endpoint_is_websocket(const struct endpoint *endpoint);
+
+/* Of a WebSocket: "host[:port]" as written, `*size` bytes of it, and "/path" (with its query), or "" for "/". */
+const char *endpoint_authority(const struct endpoint *endpoint, size_t *size);
+const char *endpoint_path(const struct endpoint *endpoint);
 
 /* Fills `endpoint`; `binds` is what happens without a prefix. -1 with a reason in `err`. */
 int endpoint_parse(struct endpoint *endpoint, const char *text, bool binds, char *err, size_t err_size);
@@ -30,7 +38,7 @@ void endpoint_close(struct endpoint *endpoint);
  * of the hosts is "*" or "0.0.0.0" or "::"). Ports of 0 never collide. */
 bool endpoint_collides(const struct endpoint *a, const struct endpoint *b);
 
-/* True for ipc, inproc and tcp on a loopback address. A name other than "localhost" counts as not. */
+/* True for ipc, inproc and tcp or WebSocket on a loopback address. A name other than "localhost" counts as not. */
 bool endpoint_is_local(const struct endpoint *endpoint);
 
 #endif

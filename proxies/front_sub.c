@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The frontend that listens to publishers: one SUB for each endpoint, so that a publisher that fell silent
- * gets a new socket without disturbing the others. Nobody waits for an answer here.
+ * gets a new socket without disturbing the others. Nobody waits for an answer here. A WebSocket server is a
+ * publisher, too: its link brings [method, notification] and has subscribed with it (websocket.h).
  */
 #include "proxies/front.h"
 

@@ -15,6 +15,7 @@ static const struct kind kinds[] = {
     {"rep-pub", &front_rep, &back_pub, ANSWER_SENT, .is_ordered = true},
     {"sub-req", &front_sub, &back_req, ANSWER_NEVER, .is_ordered = true, .retries_forever = true},
     {"sub-pub", &front_sub, &back_pub, ANSWER_NEVER, .is_ordered = true},
+    {"ws-pub", &front_sub, &back_pub, ANSWER_NEVER, .is_ordered = true, .hears_websockets = true},
 };
 
 /* What the kind becomes when its backend has workers. */
@@ -32,7 +33,7 @@ const struct kind *kind_find(const char *name)
 
 const char *kind_names(void)
 {
-    return "rep-req, buffered-rep-req, rep-pub, sub-req, sub-pub";
+    return "rep-req, buffered-rep-req, rep-pub, sub-req, sub-pub, ws-pub";
 }
 
 const struct kind *kind_with_workers(const struct kind *kind)

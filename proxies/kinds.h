@@ -25,6 +25,7 @@ struct kind {
     enum answer answer;
     bool is_ordered;      /* a failed message is tried again before anything behind it */
     bool retries_forever; /* until answered; else as often as `retries` says */
+    bool hears_websockets; /* its publishers are WebSocket servers */
 };
 
 /* The kind of that name; NULL when there is none. */

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <zmq.h>
 
 /* Longer than libzmq's own limits, for the failures of which it says nothing. */
 enum { ATTEMPT_MS = SOCKET_HANDSHAKE_MS + 500 };
@@ -19,16 +20,22 @@ static const char *cause_of(enum watch_end end)
         return "mechanism-mismatch";
     case WATCH_SILENT:
         return "silent";
+    case WATCH_UNTRUSTED:
+        return "untrusted";
     default:
         return "refused";
     }
 }
 
-static void close_socket(struct link *link, int linger_ms)
+/* A WebSocket server is told when we leave it in peace, with nothing unanswered. */
+static void close_socket(struct link *link, int linger_ms, bool is_polite)
 {
     if (link->watch)
         watch_stop(link->watch, link->socket.zmq);
+    if (link->websocket)
+        websocket_stop(link->websocket, is_polite);
     link->watch = NULL;
+    link->websocket = NULL;
     link->is_ending = false;
     socket_close_gently(&link->socket, linger_ms);
 }
@@ -56,12 +63,28 @@ static int open_socket(struct link *link, char *err, size_t err_size)
     return link->watch ? 0 : -1;
 }
 
+static int open_websocket(struct link *link, const char *address, char *err, size_t err_size)
+{
+    const struct runtime *runtime = link->around->runtime;
+    struct socket_options pair = link->conf->options;
+    pair.type = ZMQ_PAIR;
+    pair.credentials = NULL;
+    if (socket_open(&link->socket, runtime->zmq, link->around->poller, &pair, link->conf->endpoint, err,
+                    err_size) != 0)
+        return -1;
+    link->websocket = websocket_start(runtime->websockets, link->conf->endpoint, address, &link->conf->options,
+                                      &link->socket, link->around->waker, err, err_size);
+    if (!link->websocket)
+        socket_close(&link->socket);
+    return link->websocket ? 0 : -1;
+}
+
 static int bind_now(struct link *link, char *err, size_t err_size)
 {
     if (open_socket(link, err, err_size) != 0)
         return -1;
     if (socket_bind(&link->socket, link->conf->endpoint, err, err_size) != 0) {
-        close_socket(link, 0);
+        close_socket(link, 0, false);
         return -1;
     }
     link->state = LINK_CONNECTING;
@@ -73,12 +96,14 @@ int link_open(struct link *link, const struct link_conf *conf, const struct surr
               struct backoff *backoff, char *err, size_t err_size)
 {
     *link = (struct link){.conf = conf, .around = around, .backoff = backoff, .state = LINK_WAITING};
+    if (endpoint_is_websocket(conf->endpoint))
+        return websockets_need(around->runtime->websockets, err, err_size);
     return conf->endpoint->is_bind ? bind_now(link, err, err_size) : 0;
 }
 
 static enum link_event fail(struct link *link, const char *cause, int64_t now_ms)
 {
-    close_socket(link, 0);
+    close_socket(link, 0, false);
     forget_lookup(link);
     backoff_fail(link->backoff, now_ms, link->conf->backoff_ms, link->conf->backoff_max_ms, retry_random());
     link->state = LINK_WAITING;
@@ -89,9 +114,11 @@ static enum link_event fail(struct link *link, const char *cause, int64_t now_ms
 static enum link_event connect_to(struct link *link, const char *address, int64_t now_ms)
 {
     char err[256];
-    if (open_socket(link, err, sizeof err) != 0)
+    int rc = endpoint_is_websocket(link->conf->endpoint) ? open_websocket(link, address, err, sizeof err)
+                                                         : open_socket(link, err, sizeof err);
+    if (rc != 0)
         return fail(link, "refused", now_ms);
-    if (socket_connect(&link->socket, address, err, sizeof err) != 0)
+    if (!link->websocket && socket_connect(&link->socket, address, err, sizeof err) != 0)
         return fail(link, "refused", now_ms);
     link->state = LINK_CONNECTING;
     link->deadline_ms = now_ms + ATTEMPT_MS;
@@ -102,6 +129,8 @@ static enum link_event connect_to_resolved(struct link *link, int64_t now_ms)
 {
     const char *address = lookup_address(link->lookup, link->address);
     char text[128];
+    if (endpoint_is_websocket(link->conf->endpoint))
+        return connect_to(link, address, now_ms);
     snprintf(text, sizeof text, strchr(address, ':') ? "tcp://[%s]:%d" : "tcp://%s:%d", address,
              link->conf->endpoint->port);
     return connect_to(link, text, now_ms);
@@ -130,7 +159,7 @@ static enum link_event begin(struct link *link, int64_t now_ms)
         char err[256];
         return bind_now(link, err, sizeof err) == 0 ? LINK_QUIET : fail(link, "refused", now_ms);
     }
-    if (endpoint->transport != TRANSPORT_TCP)
+    if (!endpoint->host)
         return connect_to(link, endpoint->address, now_ms);
     link->lookup = lookup_start(endpoint->host, link->around->waker);
     if (!link->lookup)
@@ -144,7 +173,7 @@ static enum link_event begin(struct link *link, int64_t now_ms)
 static enum link_event did_not_connect(struct link *link, const char *cause, int64_t now_ms)
 {
     if (link->lookup && lookup_address(link->lookup, link->address + 1)) {
-        close_socket(link, 0);
+        close_socket(link, 0, false);
         link->address++;
         return connect_to_resolved(link, now_ms);
     }
@@ -162,7 +191,8 @@ static enum link_event came_up(struct link *link)
 
 static enum link_event tick_connected(struct link *link, int64_t now_ms)
 {
-    struct watch_facts facts = watch_facts(link->watch);
+    struct watch_facts facts =
+        link->websocket ? websocket_facts(link->websocket) : watch_facts(link->watch);
     if (facts.end != WATCH_OPEN && link->state == LINK_CONNECTING && facts.handshakes == 0)
         return did_not_connect(link, cause_of(facts.end), now_ms);
     if (link->state == LINK_CONNECTING && facts.handshakes > 0)
@@ -206,7 +236,7 @@ enum link_event link_tick(struct link *link, int64_t now_ms)
     case LINK_RESOLVING:
         return resolve(link, now_ms);
     default:
-        if (!link->watch)
+        if (!link->watch && !link->websocket)
             return link->state == LINK_CONNECTING ? came_up(link) : LINK_QUIET;
         return link->conf->endpoint->is_bind ? tick_bound(link) : tick_connected(link, now_ms);
     }
@@ -234,7 +264,7 @@ int64_t link_next_ms(const struct link *link)
 
 void link_discard(struct link *link, const char *cause)
 {
-    close_socket(link, 0);
+    close_socket(link, 0, false);
     forget_lookup(link);
     link->state = LINK_WAITING;
     link->cause = cause;
@@ -243,6 +273,6 @@ void link_discard(struct link *link, const char *cause)
 void link_close(struct link *link, int linger_ms)
 {
     if (link->conf) /* was opened */
-        close_socket(link, linger_ms);
+        close_socket(link, linger_ms, true);
     forget_lookup(link);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A link is one endpoint's socket, bound or connected: made, watched, and replaced when it broke or its owner
- * gives it up. proxyd owns every reconnect; libzmq would not even try again after a refused handshake.
+ * gives it up. proxyd owns every reconnect; libzmq would not even try again after a refused handshake. To a
+ * WebSocket server it has a PAIR, which websocket.h joins to the connection.
  *
  *    connecting:  WAITING (backoff) -> RESOLVING (a name) -> CONNECTING -> UP -> (lost) WAITING …
  *    bound:       CONNECTING (nobody there) <-> UP (somebody is)
@@ -14,6 +15,7 @@
 #include "proxies/retry.h"
 #include "proxies/runtime.h"
 #include "proxies/socket.h"
+#include "proxies/websocket.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,6 +37,7 @@ struct link {
     enum link_state state;
     struct socket socket; /* open in CONNECTING and UP */
     struct watch *watch;
+    struct websocket *websocket; /* the far end of the socket, where the endpoint is one; else NULL */
     struct lookup *lookup;
     bool is_ending;      /* the connection broke; what had arrived before is still to be read */
     size_t address;      /* which of the lookup's is being tried */

@@ -34,7 +34,8 @@ enum watch_end {
     WATCH_LOST,    /* it was there and broke */
     WATCH_SILENT,  /* the peer did not finish its handshake in time */
     WATCH_DENIED,  /* the peer refused our credentials */
-    WATCH_MISMATCH /* the peer wants another security mechanism, or is no ZeroMQ peer at all */
+    WATCH_MISMATCH, /* the peer wants another security mechanism, or is no such peer at all */
+    WATCH_UNTRUSTED /* TLS: the peer's certificate is not to be trusted */
 };
 
 struct watch_facts {

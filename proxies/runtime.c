@@ -5,6 +5,7 @@
 #include "proxies/runtime.h"
 
 #include "proxies/monitor.h"
+#include "proxies/websocket.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -20,14 +21,17 @@ int runtime_open(struct runtime *runtime, int socket_count, struct event_sink ev
                  size_t err_size)
 {
     *runtime = (struct runtime){.zmq = zmq_ctx_new(), .events = events};
+    snprintf(err, err_size, "out of memory");
     if (!runtime->zmq || zmq_ctx_set(runtime->zmq, ZMQ_MAX_SOCKETS, socket_count) != 0 ||
         zmq_ctx_set(runtime->zmq, ZMQ_BLOCKY, 0) != 0 ||
         zmq_ctx_set(runtime->zmq, ZMQ_ZERO_COPY_RECV, 0) != 0) {
         snprintf(err, err_size, "cannot start libzmq: %s", zmq_strerror(errno));
     } else {
-        runtime->monitor = monitor_open(runtime->zmq, err, err_size);
+        runtime->websockets = websockets_new(runtime->zmq);
+        runtime->monitor = runtime->websockets ? monitor_open(runtime->zmq, err, err_size) : NULL;
         if (runtime->monitor)
             return 0;
+        websockets_free(runtime->websockets);
     }
     if (runtime->zmq)
         zmq_ctx_term(runtime->zmq);
@@ -36,6 +40,7 @@ int runtime_open(struct runtime *runtime, int socket_count, struct event_sink ev
 
 void runtime_close(struct runtime *runtime)
 {
+    websockets_free(runtime->websockets);
     monitor_close(runtime->monitor);
     while (zmq_ctx_term(runtime->zmq) != 0 && errno == EINTR)
         ;

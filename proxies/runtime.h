@@ -17,6 +17,7 @@ struct message;
 struct poller;
 struct store;
 struct waker;
+struct websockets;
 
 #define RUNTIME_DIGEST_BYTES 16
 
@@ -24,6 +25,7 @@ struct waker;
 struct runtime {
     void *zmq; /* the context */
     struct monitor *monitor;
+    struct websockets *websockets; /* starts with the first chain that needs it */
     struct event_sink events;
     struct store *store; /* of durable queues; NULL = none; set before the first chain that needs it */
     /* A keyed digest of a message from a sender, for dedupe: equal for equal ones, not to be forged. */

@@ -35,6 +35,8 @@ static struct connection *first_connection(const struct upstream *upstream)
 
 static enum peer initial_peer(const struct upstream *upstream)
 {
+    if (endpoint_is_websocket(upstream->link_conf.endpoint))
+        return PEER_ENVELOPE; /* the far end of our PAIR keeps them apart, see websocket.h */
     switch (upstream->conf->backend.correlation) {
     case CORRELATION_LOCKSTEP:
         return PEER_LOCKSTEP;
@@ -239,8 +241,8 @@ static uint32_t window_now(const struct upstream *upstream)
 /* As many connections as lock-step needs; one where envelopes are understood. */
 static void fit_connections(struct upstream *upstream, uint64_t waiting)
 {
-    bool needs_one = is_bound(upstream) || upstream->conf->backend.correlation == CORRELATION_ENVELOPE ||
-                     has_envelope_peer(upstream);
+    bool needs_one =
+        is_bound(upstream) || initial_peer(upstream) == PEER_ENVELOPE || has_envelope_peer(upstream);
     uint64_t idle = 0;
     LIST_EACH_SAFE (link, following, &upstream->connections) {
         struct connection *connection = LIST_ENTRY(link, struct connection, link);

@@ -13,6 +13,7 @@
 #include "proxies/dialect.h"
 #include "proxies/door.h"
 #include "proxies/kinds.h"
+#include "proxies/websocket.h"
 #include "proxyd/config_keys.h"
 #include "proxyd/config_source.h"
 
@@ -417,6 +418,24 @@ static bool binds(const struct loader *loader, const struct config_key *key)
     return !(loader->kind & (key->section == CONFIG_FRONTEND ? CONFIG_SUB : CONFIG_REQ));
 }
 
+/* Where a WebSocket server may stand, and where nothing else; and whether we can talk to one at all. */
+static void check_websocket(struct loader *loader, const struct config_key *key, int line,
+                            const struct endpoint *endpoint)
+{
+    char err[1000];
+    bool is_one = endpoint_is_websocket(endpoint);
+    bool hears = key->section == CONFIG_FRONTEND && (loader->kind & CONFIG_WS_PUB);
+    bool may_be = hears || (key->section == CONFIG_BACKEND && (loader->kind & CONFIG_REQ));
+    if (loader->kind != 0 && is_one && !may_be)
+        key_problem(loader, line, key, ": \"%s\": WebSocket servers belong to REQ backends and ws-pub frontends",
+                    endpoint->text);
+    else if (hears && !is_one)
+        key_problem(loader, line, key, ": \"%s\": a ws-pub chain hears WebSocket servers, ws:// or wss://",
+                    endpoint->text);
+    else if (is_one && websockets_check(err, sizeof(err)) != 0)
+        key_problem(loader, line, key, ": \"%s\": %s", endpoint->text, err);
+}
+
 /* Adds what `text` says to the list, which has room for it. */
 static void add_endpoint(struct loader *loader, const struct config_key *key, const config_setting_t *text,
                          struct endpoint_list *endpoints)
@@ -428,6 +447,7 @@ static void add_endpoint(struct loader *loader, const struct config_key *key, co
         return;
     }
     endpoints->count++;
+    check_websocket(loader, key, line_of(text), endpoint);
     if (loader->kind != 0 && check_folder(loader, key, line_of(text), endpoint))
         claim(loader, key, line_of(text), endpoint);
 }
@@ -729,6 +749,27 @@ static void check_access(struct loader *loader, enum config_section section, con
     loader->needs_users |= access->auth == DOOR_PLAIN;
 }
 
+/* What is said about TLS is for a wss:// endpoint, and what about CURVE for none. */
+static void check_tls(struct loader *loader, enum config_section section, const config_setting_t *group,
+                      const struct credentials *credentials, const struct endpoint_list *endpoints)
+{
+    const char *prefix = config_section_prefix(section);
+    const config_setting_t *ca_file = credentials->tls_ca_file ? member(group, "tls_ca_file") : NULL;
+    bool has_tls = false;
+    for (size_t i = 0; i < endpoints->count; i++) {
+        has_tls |= endpoints->items[i].transport == TRANSPORT_WSS;
+        if (credentials->curve_server_key && endpoint_is_websocket(&endpoints->items[i]))
+            problem(loader, line_of(member(group, "curve_server_key")),
+                    "%scurve_server_key: \"%s\" is no ZeroMQ endpoint; wss:// encrypts", prefix,
+                    endpoints->items[i].text);
+    }
+    if (ca_file && !has_tls)
+        problem(loader, line_of(ca_file), "%stls_ca_file has no wss:// endpoint beside it", prefix);
+    else if (ca_file && access(credentials->tls_ca_file, R_OK) != 0)
+        problem(loader, line_of(ca_file), "%stls_ca_file: %s: %s", prefix, credentials->tls_ca_file,
+                strerror(errno));
+}
+
 /* The one that is not written gives way to the one that is. */
 static void check_backoff(struct loader *loader, enum config_section section, const config_setting_t *group,
                           int64_t *backoff_ms, int64_t *backoff_max_ms)
@@ -754,6 +795,9 @@ static void check_frontend(struct loader *loader, const config_setting_t *group,
         check_password(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->endpoints);
     check_curve(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->access,
                 &frontend->endpoints);
+    check_tls(loader, CONFIG_FRONTEND, group, &frontend->credentials, &frontend->endpoints);
+    if (loader->kind == CONFIG_WS_PUB && !member(group, "subscribe"))
+        problem(loader, line_of(group), "frontend.subscribe is missing");
     check_access(loader, CONFIG_FRONTEND, group, &frontend->access);
     check_asked(loader, group, CONFIG_FRONTEND, &frontend->access, &frontend->endpoints);
     check_asked(loader, group, CONFIG_FRONTEND, &frontend->access, &frontend->tickets);
@@ -767,6 +811,7 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
     check_backoff(loader, CONFIG_BACKEND, group, &backend->backoff_ms, &backend->backoff_max_ms);
     check_password(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->endpoints);
     check_curve(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->access, &backend->endpoints);
+    check_tls(loader, CONFIG_BACKEND, group, &backend->credentials, &backend->endpoints);
     if (loader->kind == 0 || (loader->kind & (CONFIG_PUB | CONFIG_REP_WORKERS))) {
         check_access(loader, CONFIG_BACKEND, group, &backend->access);
         check_asked(loader, group, CONFIG_BACKEND, &backend->access, &backend->endpoints);
@@ -823,6 +868,8 @@ unsigned config_kind(const struct kind *kind)
 {
     if (kind_has_workers(kind))
         return CONFIG_REP_WORKERS;
+    if (kind->hears_websockets)
+        return CONFIG_WS_PUB;
     if (!kind_has_req_back(kind))
         return kind_has_rep_front(kind) ? CONFIG_REP_PUB : CONFIG_SUB_PUB;
     if (!kind_has_rep_front(kind))

@@ -21,6 +21,7 @@
 #define SUB_REQ  CONFIG_SUB_REQ
 #define BUFFERED CONFIG_BUFFERED
 #define WORKERS  CONFIG_REP_WORKERS
+#define WS_PUB   CONFIG_WS_PUB
 
 #define TEXT(shortest, longest)     .type = CONFIG_TEXT, .low = shortest, .high = longest
 #define WORD(list)                  .type = CONFIG_WORD, .words = list
@@ -90,6 +91,7 @@ static const struct {
     {WORKERS, "rep-req chains"},
     {BUFFERED, "buffered chains"},
     {BUFFERED | SUB_REQ, "buffered and sub-req chains"},
+    {WS_PUB, "ws-pub chains"},
 };
 
 const struct config_key *config_keys(size_t *count)

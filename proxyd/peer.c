@@ -94,6 +94,12 @@ struct peer *peer_open(const struct peer_conf *conf, char *err, size_t err_size)
         free(peer);
         return NULL;
     }
+    if (endpoint_is_websocket(&peer->endpoint)) {
+        snprintf(err, err_size, "%s: a WebSocket is reached through a chain only", conf->endpoint);
+        endpoint_close(&peer->endpoint);
+        free(peer);
+        return NULL;
+    }
     peer->waker = waker_new();
     if (!peer->waker || poller_open(&peer->poller) < 0 || (conf->heeds_signals && open_signals(peer) < 0) ||
         poller_add(&peer->poller, waker_fd(peer->waker), &peer->is_woken) < 0)

@@ -10,6 +10,7 @@ import zmq
 
 import harness
 import peers
+import webserver
 import zmtp
 
 
@@ -61,6 +62,9 @@ class Net:
 
     def listener(self, serve, endpoint=None):
         return self._add(zmtp.Listener(endpoint or self.endpoint(), serve))
+
+    def web(self, handler=webserver.echo, endpoint=None, **options):
+        return self._add(webserver.WebServer(endpoint or self.endpoint(), handler, **options))
 
     def process(self, delay_s=0, endpoint=None):
         log = self.scratch / f"process{len(self._peers)}.log"

@@ -201,6 +201,22 @@ def test_jsonrpc_example_takes_jobs_while_the_server_is_away(tmp_path):
     assert job.startswith('{"jsonrpc":"2.0","id":"1","result":{"accepted":true,"ack":"synced","ticket":"')
 
 
+def test_websocket_example_joins_callers_and_subscribers_to_one_server(net, tmp_path):
+    server = net.web(endpoint="tcp://127.0.0.1:6133")
+    path = place("websocket.conf", tmp_path)
+    with running(path):
+        wait_up(path, "rpc")
+        wait_up(path, "events")
+        answer = ctl("call", "tcp://127.0.0.1:6135", '{"jsonrpc":"2.0","id":"x","method":"GET_METHODS","params":[]}').stdout
+        assert json.loads(answer) == {"jsonrpc": "2.0", "id": "x", "result": []}
+        job = ctl("call", "tcp://127.0.0.1:6136", '{"jsonrpc":"2.0","id":7,"method":"CORE__LOAD","params":[{}]}').stdout
+        assert json.loads(job)["result"]["ack"] == "synced"
+        subscriber = net.subscriber("tcp://127.0.0.1:6138", b"on_cog_add")
+        subscriber.wait_joined(lambda: server.notify("on_cog_add", ["cog"]))
+        eventually(lambda: server.log[-1]["method"] == "CORE__LOAD")
+    assert sorted(server.closes) == [1000] * 3
+
+
 def test_red_example_asks_for_a_password(net, tmp_path):
     Users(tmp_path, dashboard="password", visitor="password")
     net.router(echo, "tcp://127.0.0.1:6133")

@@ -357,8 +357,7 @@ static void all_problems_come_in_the_order_of_the_file(void **state)
            "chain = 5;\n",
            "c:5: chain \"a\": backend.endpoints: endpoint \"tcp://b\": there is no port\n"
            "c:6: chain \"a\": backend.endpoints: endpoint \"udp://b:1\": an endpoint begins with tcp://, "
-           "ipc:// or "
-           "inproc://\n"
+           "ipc://, inproc://, ws:// or wss://\n"
            "c:7: chain \"a\": backend.window must be from 1 to 100000\n"
            "c:10: chain \"a\": frontend.max_frames must be a whole number\n"
            "c:11: chain \"#2\": name is missing\n"
@@ -803,8 +802,8 @@ static void control_must_be_private(void **state)
     refuse_daemon("control = \"tcp://*:1\";",
                   "control must be an ipc endpoint, which file modes protect, or \"\"");
     refuse_daemon("control = \"/run/x\";",
-                  "control: endpoint \"/run/x\": an endpoint begins with tcp://, ipc:// or "
-                  "inproc://");
+                  "control: endpoint \"/run/x\": an endpoint begins with tcp://, ipc://, "
+                  "inproc://, ws:// or wss://");
     refuse_daemon("control_group = \"no such group\";", "control_group: there is no group \"no such group\"");
 }
 

@@ -197,6 +197,37 @@ static void loopback_is_local(void **state)
     assert_false(is_local("tcp://central:1"));
 }
 
+static void expect_websocket(const char *text, const char *host, int port, const char *authority, const char *path)
+{
+    size_t size;
+    struct endpoint endpoint = parsed(text, true);
+    assert_true(endpoint_is_websocket(&endpoint));
+    assert_false(endpoint.is_bind);
+    assert_string_equal(endpoint.host, host);
+    assert_int_equal(endpoint.port, port);
+    assert_memory_equal(endpoint_authority(&endpoint, &size), authority, strlen(authority));
+    assert_int_equal(size, strlen(authority));
+    assert_string_equal(endpoint_path(&endpoint), path);
+    endpoint_close(&endpoint);
+}
+
+static void websocket_gives_host_port_and_path(void **state)
+{
+    (void)state;
+    expect_websocket("ws://127.0.0.1:6133", "127.0.0.1", 6133, "127.0.0.1:6133", "");
+    expect_websocket(">ws://bot.example", "bot.example", 80, "bot.example", "");
+    expect_websocket("wss://bot.example/rpc/v3?key=a:b", "bot.example", 443, "bot.example", "/rpc/v3?key=a:b");
+    expect_websocket("wss://[::1]/", "::1", 443, "[::1]", "/");
+    expect_websocket("ws://[::1]:99/a@b", "::1", 99, "[::1]:99", "/a@b");
+    refused("@ws://a", false, "never bound");
+    refused("ws://u:p@a/", false, "written as username");
+    refused("ws://a/#b", false, "fragment");
+    refused("ws://a?b", false, "behind a path");
+    refused("ws:///a", false, "no host");
+    refused("ws://a:/b", false, "the port");
+    refused("ws://::1/b", false, "in brackets");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +242,7 @@ int main(void)
         cmocka_unit_test(one_place_bound_twice_collides),
         cmocka_unit_test(different_places_do_not_collide),
         cmocka_unit_test(loopback_is_local),
+        cmocka_unit_test(websocket_gives_host_port_and_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
