@@ -57,6 +57,26 @@ static void message_keeps_order_beyond_the_frames_inside(void **state)
     }
 }
 
+static void message_has_a_received_frame_only_once_it_is_kept(void **state)
+{
+    (void)state;
+    for (uint32_t count = 0; count < 10; count++) {
+        struct message message;
+        message_init(&message);
+        add_numbered(&message, 0, count);
+        zmq_msg_t *frame = message_room(&message);
+        assert_int_equal(zmq_msg_size(frame), 0);
+        zmq_msg_close(frame);
+        assert_numbered(&message, count);
+        frame = message_room(&message);
+        assert_int_equal(zmq_msg_init_size(frame, sizeof count), 0);
+        memcpy(zmq_msg_data(frame), &count, sizeof count);
+        message_keep(&message, sizeof count);
+        assert_numbered(&message, count + 1);
+        message_close(&message);
+    }
+}
+
 static void message_add_takes_the_frame_and_leaves_it_empty(void **state)
 {
     (void)state;
@@ -249,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(message_of_zero_bytes_is_empty),
         cmocka_unit_test(message_keeps_order_beyond_the_frames_inside),
+        cmocka_unit_test(message_has_a_received_frame_only_once_it_is_kept),
         cmocka_unit_test(message_add_takes_the_frame_and_leaves_it_empty),
         cmocka_unit_test(message_move_empties_the_source_and_closes_the_target),
         cmocka_unit_test(message_moved_to_itself_stays),
