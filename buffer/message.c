@@ -42,13 +42,9 @@ void message_move(struct message *to, struct message *from)
     message_init(from);
 }
 
-/* Room for one more frame, uninitialised; NULL when memory is short. */
-static zmq_msg_t *next_frame(struct message *message)
+/* Moves the frames to more room, on the heap, and returns that of the next one; NULL when memory is short. */
+static zmq_msg_t *grow(struct message *message)
 {
-    if (!message->heap && message->count < MESSAGE_INLINE_FRAMES)
-        return &message->inside[message->count];
-    if (message->count < message->capacity)
-        return &message->heap[message->count];
     if (message->count > UINT32_MAX / 2)
         return NULL;
     uint32_t capacity = message->count < 4 ? 8 : message->count * 2;
@@ -62,6 +58,13 @@ static zmq_msg_t *next_frame(struct message *message)
     message->heap = larger;
     message->capacity = capacity;
     return &larger[message->count];
+}
+
+/* Room for one more frame, uninitialised; NULL when memory is short. */
+static zmq_msg_t *next_frame(struct message *message)
+{
+    uint32_t capacity = message->heap ? message->capacity : MESSAGE_INLINE_FRAMES;
+    return message->count < capacity ? message_frame(message, message->count) : grow(message);
 }
 
 zmq_msg_t *message_room(struct message *message)
