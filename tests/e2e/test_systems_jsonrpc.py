@@ -90,6 +90,15 @@ def test_its_calls_and_its_errors_pass_as_they_are(net):
     assert server.bodies[3:] == [b"no JSON", notification()]
 
 
+def test_what_is_no_json_rpc_passes_as_it_is(net):
+    calls = net.chain("rep-req", to=net.rep(), dialect="jsonrpc", frontend={"max_message": "4MiB"})
+    net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    bodies = [[body] for body in [*UNREADABLE, notification()]] + [[request(), b"", b"\xff"]]
+    sent = {pipeline.send(*body): body for body in bodies}
+    assert pipeline.wait(seconds=10) == sent
+
+
 def test_its_client_hears_why_a_call_failed(net, users):
     server = net.rep(swallow)
     calls = net.chain("rep-req", to=server, dialect="jsonrpc", frontend={"max_message": "1KiB", "rate": 100},
