@@ -26,11 +26,11 @@ static void clear(_Atomic uint32_t counts[HISTOGRAM_BUCKETS])
 
 void histogram_turn(struct histogram *histogram, int64_t now_ms)
 {
-    unsigned next = !atomic_load(&histogram->current);
+    int next = histogram->minute == histogram->recent[0];
     clear(histogram->recent[next]);
     if (now_ms >= atomic_load(&histogram->minute_ends_ms) + MINUTE_MS)
         clear(histogram->recent[!next]);
-    atomic_store(&histogram->current, next);
+    histogram->minute = histogram->recent[next];
     atomic_store(&histogram->minute_ends_ms, now_ms + MINUTE_MS);
 }
 

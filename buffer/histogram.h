@@ -23,7 +23,7 @@ struct histogram {
     _Atomic uint64_t counts[HISTOGRAM_BUCKETS]; /* each bucket's own */
     _Atomic uint64_t sum_us;
     _Atomic uint32_t recent[2][HISTOGRAM_BUCKETS]; /* this minute's and the last one's */
-    atomic_uint current;                           /* which of them is this minute's */
+    _Atomic uint32_t *minute;                      /* this minute's of them; the writer's */
     _Atomic int64_t minute_ends_ms;
 };
 
@@ -39,16 +39,15 @@ struct histogram_stats {
 uint64_t histogram_bound_us(int bucket);
 
 /* For histogram_add: a new minute. */
-void histogram_turn(struct histogram *histogram, int64_t now_ms);
+__attribute__((cold)) void histogram_turn(struct histogram *histogram, int64_t now_ms);
 
 void histogram_read(const struct histogram *histogram, int64_t now_ms, struct histogram_stats *stats);
 
 static inline unsigned histogram_bucket(uint64_t took_us)
 {
-    if (took_us < 1U << HISTOGRAM_FIRST_BIT)
-        return 0;
-    unsigned bit = 63 - (unsigned)__builtin_clzll(took_us);
-    unsigned bucket = 1 + (bit - HISTOGRAM_FIRST_BIT) * HISTOGRAM_STEPS + (took_us >> (bit - 2) & 3);
+    uint64_t us = took_us > 31 ? took_us : 31; /* the last below the first bit: bucket 0 */
+    unsigned bit = 63 - (unsigned)__builtin_clzll(us);
+    unsigned bucket = bit * HISTOGRAM_STEPS + (unsigned)(us >> (bit - 2)) - 23;
     return bucket < HISTOGRAM_BOUNDS ? bucket : HISTOGRAM_BOUNDS;
 }
 
@@ -62,9 +61,8 @@ static inline void histogram_add(struct histogram *histogram, uint64_t took_us, 
     unsigned bucket = histogram_bucket(took_us);
     if (now_ms >= atomic_load_explicit(&histogram->minute_ends_ms, memory_order_relaxed))
         histogram_turn(histogram, now_ms);
-    unsigned current = atomic_load_explicit(&histogram->current, memory_order_relaxed);
     HISTOGRAM_RAISE(histogram->counts[bucket], 1);
-    HISTOGRAM_RAISE(histogram->recent[current][bucket], 1);
+    HISTOGRAM_RAISE(histogram->minute[bucket], 1);
     HISTOGRAM_RAISE(histogram->sum_us, took_us);
 }
 

@@ -146,7 +146,7 @@ static void count_time(struct chain *chain, const struct queue_item *item, int64
     if (item->envelope.count == 0 && chain->conf->kind->answer != ANSWER_NEVER)
         return;
     int64_t took_us = (now_ms - item->taken_ms) * 1000 + chain->now_us - item->taken_us;
-    histogram_add(&chain->requests, took_us > 0 ? (uint64_t)took_us : 0, now_ms);
+    histogram_add(&chain->requests, (uint64_t)took_us, now_ms);
 }
 
 /* ---- the ends of a message ---- */
