@@ -926,7 +926,7 @@ static void introduce(struct loader *loader, const config_setting_t *chains, int
 
 static void load_chain(struct loader *loader, const config_setting_t *chains, int index)
 {
-    struct chain_conf *chain = &loader->config->chains[index];
+    struct chain_conf *chain = loader->config->chains[index];
     const config_setting_t *group = config_setting_get_elem(chains, (unsigned)index);
     if (!config_setting_is_group(group)) {
         snprintf(loader->owner, sizeof(loader->owner), "chain \"#%d\"", index + 1);
@@ -959,12 +959,15 @@ static void load_chains(struct loader *loader, const config_setting_t *root)
     size_t count = (size_t)config_setting_length(chains);
     if (count == 0)
         problem(loader, line_of(chains), "there are no chains");
-    loader->config->chains = keep_items(loader, count, sizeof(*loader->config->chains));
-    if (!loader->config->chains)
-        return;
-    loader->config->chain_count = count;
-    for (size_t i = 0; i < count; i++)
+    struct config *config = loader->config;
+    config->chains = keep_items(loader, count, sizeof(*config->chains));
+    for (size_t i = 0; config->chains && i < count; i++) {
+        config->chains[i] = keep_items(loader, 1, sizeof(**config->chains));
+        if (!config->chains[i])
+            return;
+        config->chain_count++;
         load_chain(loader, chains, (int)i);
+    }
 }
 
 /* ---- The daemon and the file ---- */
@@ -1122,26 +1125,29 @@ static void free_keys(struct credentials *credentials, struct access_conf *acces
     free_secret(&access->curve_secret_key);
 }
 
-void config_free(struct config *config)
+static void free_section_values(bool is_daemon, void *base)
 {
     size_t count;
     const struct config_key *keys = config_keys(&count);
-    for (size_t i = 0; config && i < count; i++) {
-        if (keys[i].offset == CONFIG_NOWHERE)
-            continue;
-        if (keys[i].section == CONFIG_DAEMON)
-            free_value(&keys[i], &config->daemon);
-        for (size_t k = 0; keys[i].section != CONFIG_DAEMON && k < config->chain_count; k++)
-            free_value(&keys[i], &config->chains[k]);
+    for (size_t i = 0; i < count; i++)
+        if (keys[i].offset != CONFIG_NOWHERE && (keys[i].section == CONFIG_DAEMON) == is_daemon)
+            free_value(&keys[i], base);
+}
+
+void config_free(struct config *config)
+{
+    if (!config)
+        return;
+    free_section_values(true, &config->daemon);
+    for (size_t i = 0; i < config->chain_count; i++) {
+        struct chain_conf *chain = config->chains[i];
+        free_section_values(false, chain);
+        free_keys(&chain->frontend.credentials, &chain->frontend.access);
+        free_keys(&chain->backend.credentials, &chain->backend.access);
+        free(chain);
     }
-    for (size_t i = 0; config && i < config->chain_count; i++) {
-        free_keys(&config->chains[i].frontend.credentials, &config->chains[i].frontend.access);
-        free_keys(&config->chains[i].backend.credentials, &config->chains[i].backend.access);
-    }
-    if (config) {
-        free(config->chains);
-        free(config->path);
-    }
+    free(config->chains);
+    free(config->path);
     free(config);
 }
 

@@ -15,7 +15,7 @@
 struct config {
     char *path;
     struct daemon_conf daemon;
-    struct chain_conf *chains;
+    struct chain_conf **chains; /* in the order of the file */
     size_t chain_count;
 };
 

@@ -160,7 +160,7 @@ static int open_chains(struct daemon *daemon)
     const struct config *config = daemon->config;
     int result = 0;
     for (size_t i = 0; i < config->chain_count; i++) {
-        const struct chain_conf *conf = &config->chains[i];
+        const struct chain_conf *conf = config->chains[i];
         char err[256];
         struct chain *chain = chain_open(conf, &daemon->runtime, err, sizeof(err));
         if (!chain) {
@@ -182,7 +182,7 @@ static int start_chains(struct daemon *daemon)
     for (size_t i = 0; i < daemon->config->chain_count; i++) {
         char err[256];
         if (chain_start(daemon->chains[i], err, sizeof(err)) < 0)
-            return failed(daemon, "start-failed", daemon->config->chains[i].name, err);
+            return failed(daemon, "start-failed", daemon->config->chains[i]->name, err);
     }
     return 0;
 }
@@ -251,10 +251,10 @@ static bool feeds(const struct chain_conf *from, const struct chain_conf *to)
 /* Whether a running chain feeds chain `index`, or, with `is_fed`, is fed by it. */
 static bool has_neighbour(const struct daemon *daemon, size_t index, bool is_fed)
 {
-    const struct chain_conf *chains = daemon->config->chains;
+    struct chain_conf *const *chains = daemon->config->chains;
     for (size_t i = 0; i < daemon->config->chain_count; i++)
         if (i != index && !chain_is_stopped(daemon->chains[i]) &&
-            (is_fed ? feeds(&chains[index], &chains[i]) : feeds(&chains[i], &chains[index])))
+            (is_fed ? feeds(chains[index], chains[i]) : feeds(chains[i], chains[index])))
             return true;
     return false;
 }
@@ -288,7 +288,7 @@ static void give_up(struct daemon *daemon)
 {
     for (size_t i = 0; i < daemon->config->chain_count; i++)
         if (!chain_is_stopped(daemon->chains[i]))
-            failed(daemon, "stop-stuck", daemon->config->chains[i].name, "its loop does not turn");
+            failed(daemon, "stop-stuck", daemon->config->chains[i]->name, "its loop does not turn");
     log_close();
     _exit(EXIT_FAILURE);
 }
@@ -333,7 +333,7 @@ static void take_wake(struct daemon *daemon)
     }
     for (size_t i = 0; daemon->phase == RUNNING && i < daemon->config->chain_count; i++) {
         if (chain_is_stopped(daemon->chains[i])) {
-            failed(daemon, "chain-ended", daemon->config->chains[i].name, "its loop failed");
+            failed(daemon, "chain-ended", daemon->config->chains[i]->name, "its loop failed");
             daemon->status = EXIT_FAILURE;
             begin_stop(daemon, "chain-ended");
         }
@@ -417,7 +417,7 @@ static int count_sockets(const struct config *config)
     enum { SOCKETS_OF_A_LINK = 4, FEW_MORE = 16, LIBZMQ_MAX = 65535 };
     int64_t link_count = 0;
     for (size_t i = 0; i < config->chain_count; i++) {
-        const struct chain_conf *conf = &config->chains[i];
+        const struct chain_conf *conf = config->chains[i];
         int64_t links = kind_has_req_back(conf->kind) ? conf->backend.window : 1;
         link_count += (int64_t)conf->backend.workers.heartbeat.count;
         link_count += (int64_t)conf->frontend.endpoints.count + (int64_t)conf->frontend.tickets.count +
@@ -471,7 +471,7 @@ static int open_store(struct daemon *daemon, char *err, size_t err_size)
         .directory = daemon->config->daemon.state_dir, .event = on_store_event, .context = daemon};
     bool is_needed = false;
     for (size_t i = 0; i < daemon->config->chain_count; i++)
-        is_needed |= daemon->config->chains[i].queue.store == STORE_DISK;
+        is_needed |= daemon->config->chains[i]->queue.store == STORE_DISK;
     daemon->runtime.digest = digest_message;
     if (is_needed)
         daemon->runtime.store = store_open(&conf, err, err_size);

@@ -144,7 +144,7 @@ static int load_files(struct doors *doors, char *err, size_t err_size)
     }
     for (size_t i = 0; i < config->chain_count; i++)
         for (enum door_side side = DOOR_FRONTEND; side <= DOOR_BACKEND; side++)
-            if (add_file(doors, access_of(&config->chains[i], side), err, err_size) != 0)
+            if (add_file(doors, access_of(config->chains[i], side), err, err_size) != 0)
                 return -1;
     return 0;
 }
@@ -219,7 +219,7 @@ static int set_policies(struct doors *doors)
     size_t count = 0;
     int rc = policies && domains ? 0 : -1;
     for (size_t i = 0; i < SIDES * config->chain_count && rc == 0; i++) {
-        const struct chain_conf *conf = &config->chains[i / SIDES];
+        const struct chain_conf *conf = config->chains[i / SIDES];
         enum door_side side = i % SIDES == 0 ? DOOR_FRONTEND : DOOR_BACKEND;
         if (!asks(access_of(conf, side)))
             continue;
@@ -364,7 +364,7 @@ const struct doorman *doors_doorman(const struct doors *doors)
 static bool any_side_asks(const struct config *config)
 {
     for (size_t i = 0; i < config->chain_count; i++)
-        if (asks(&config->chains[i].frontend.access) || asks(&config->chains[i].backend.access))
+        if (asks(&config->chains[i]->frontend.access) || asks(&config->chains[i]->backend.access))
             return true;
     return false;
 }

@@ -77,7 +77,7 @@ FUZZ_TARGET(fuzz_config)
     for (size_t i = 0; i < problems.count; i++)
         check_problem(problems.lines[i]);
     for (size_t i = 0; config && i < config->chain_count; i++)
-        check_chain(&config->chains[i]);
+        check_chain(config->chains[i]);
     config_problems_close(&problems);
     config_free(config);
     close(fd);

@@ -142,7 +142,7 @@ static void defaults_are_those_of_the_contract(void **state)
     (void)state;
     struct config *config = loaded(chain_with("rep-req", "", "", ""));
     const struct daemon_conf *daemon = &config->daemon;
-    const struct chain_conf *chain = &config->chains[0];
+    const struct chain_conf *chain = config->chains[0];
     assert_string_equal(config->path, "c");
     assert_string_equal(daemon->state_dir, "/var/lib/proxyd");
     assert_string_equal(daemon->control, "ipc:///run/proxyd/control.sock");
@@ -182,7 +182,7 @@ static void defaults_follow_kind_and_dialect(void **state)
 {
     (void)state;
     struct config *config = loaded(chain_with("sub-pub", "", "", "dialect = \"pyzmqrpc\";"));
-    const struct chain_conf *chain = &config->chains[0];
+    const struct chain_conf *chain = config->chains[0];
     assert_int_equal(chain->frontend.recreate_after_ms, 600000);
     assert_int_equal(chain->frontend.subscribe.count, 1);
     assert_string_equal(chain->frontend.subscribe.items[0], "");
@@ -192,7 +192,7 @@ static void defaults_follow_kind_and_dialect(void **state)
     assert_int_equal(chain->queue.when_full, QUEUE_DROP_OLDEST);
     config_free(config);
     config = loaded(chain_with("sub-req", "", "", ""));
-    assert_int_equal(config->chains[0].frontend.recreate_after_ms, 0);
+    assert_int_equal(config->chains[0]->frontend.recreate_after_ms, 0);
     config_free(config);
 }
 
@@ -223,7 +223,7 @@ static void every_key_reaches_its_field(void **state)
         "\"ipc://@p\" ]; };\n"
         "    backend = { endpoints = [ \"inproc://p\" ]; heartbeat = \"11s\"; hwm = 12; }; } );\n");
     const struct daemon_conf *daemon = &config->daemon;
-    const struct chain_conf *rep = &config->chains[0], *sub = &config->chains[1], *pub = &config->chains[2];
+    const struct chain_conf *rep = config->chains[0], *sub = config->chains[1], *pub = config->chains[2];
     assert_string_equal(daemon->state_dir, "/s");
     assert_string_equal(daemon->control, "ipc:///c");
     assert_string_equal(daemon->control_group, "root");
@@ -276,10 +276,10 @@ static void zero_switches_limits_off(void **state)
     struct config *config =
         loaded(chain_with("rep-req", "max_message = 0; max_frames = 0;", "timeout = \"0\";",
                           "queue = { max_messages = 0; max_bytes = 0; max_age = 0; };"));
-    assert_int_equal(config->chains[0].frontend.max_message_bytes, 0);
-    assert_int_equal(config->chains[0].backend.timeout_ms, 0);
-    assert_int_equal(config->chains[0].queue.max_bytes, 0);
-    assert_int_equal(config->chains[0].queue.max_age_ms, 0);
+    assert_int_equal(config->chains[0]->frontend.max_message_bytes, 0);
+    assert_int_equal(config->chains[0]->backend.timeout_ms, 0);
+    assert_int_equal(config->chains[0]->queue.max_bytes, 0);
+    assert_int_equal(config->chains[0]->queue.max_age_ms, 0);
     config_free(config);
 }
 
@@ -295,10 +295,10 @@ static void an_unwritten_backoff_gives_way(void **state)
 {
     (void)state;
     struct config *config = loaded(chain_with("rep-req", "", "backoff = \"5s\";", ""));
-    assert_int_equal(config->chains[0].backend.backoff_max_ms, 5000);
+    assert_int_equal(config->chains[0]->backend.backoff_max_ms, 5000);
     config_free(config);
     config = loaded(chain_with("sub-pub", "backoff_max = \"50ms\";", "", ""));
-    assert_int_equal(config->chains[0].frontend.backoff_ms, 50);
+    assert_int_equal(config->chains[0]->frontend.backoff_ms, 50);
     config_free(config);
 }
 
@@ -309,14 +309,14 @@ static void password_file_loses_one_newline(void **state)
     chmod("pw", 0640);
     struct config *config =
         loaded(chain_with("rep-req", "", "username = \"u\"; password_file = \"pw\";", ""));
-    assert_string_equal(config->chains[0].backend.credentials.password, "secret\n");
+    assert_string_equal(config->chains[0]->backend.credentials.password, "secret\n");
     config_free(config);
     char longest[256];
     memset(longest, 'x', 255);
     longest[255] = '\n';
     write_bytes("pw", longest, 256);
     config = loaded(chain_with("rep-req", "", "username = \"u\"; password_file = \"pw\";", ""));
-    assert_int_equal(strlen(config->chains[0].backend.credentials.password), 255);
+    assert_int_equal(strlen(config->chains[0]->backend.credentials.password), 255);
     config_free(config);
 }
 
@@ -575,7 +575,7 @@ static void access_is_loaded(void **state)
         loaded(plain_with("auth = \"plain\"; users = [ \"pi-*\", \"x\" ];"
                           " allow = [ \"10.0.0.0/8\", \"::1\" ]; deny = [ \"10.1.0.0/16\" ];"
                           " rate = 5; burst = 9;"));
-    const struct access_conf *access = &config->chains[0].frontend.access;
+    const struct access_conf *access = &config->chains[0]->frontend.access;
     assert_int_equal(access->auth, DOOR_PLAIN);
     assert_int_equal(access->users.count, 2);
     assert_string_equal(access->users.items[0], "pi-*");
@@ -585,7 +585,7 @@ static void access_is_loaded(void **state)
     assert_int_equal(access->burst, 9);
     config_free(config);
     config = loaded(chain_with("rep-req", "", "", ""));
-    access = &config->chains[0].frontend.access;
+    access = &config->chains[0]->frontend.access;
     assert_int_equal(access->auth, DOOR_NULL);
     assert_string_equal(access->users.items[0], "*");
     assert_int_equal(access->allow.count + access->deny.count, 0);
@@ -601,12 +601,12 @@ static void curve_keys_are_loaded_for_both_directions(void **state)
     struct config *config = loaded(
         chain_with("rep-req", "auth = \"curve\"; curve_secret_key_file = \"own.key\"; curve_keys = \"keys\";",
                    "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"own.key\";", ""));
-    const struct access_conf *access = &config->chains[0].frontend.access;
-    const struct credentials *credentials = &config->chains[0].backend.credentials;
+    const struct access_conf *access = &config->chains[0]->frontend.access;
+    const struct credentials *credentials = &config->chains[0]->backend.credentials;
     assert_int_equal(access->auth, DOOR_CURVE);
     assert_string_equal(access->curve_secret_key, SECRET_KEY);
     assert_string_equal(access->curve_keys, "keys");
-    assert_null(config->chains[0].frontend.credentials.curve_secret_key);
+    assert_null(config->chains[0]->frontend.credentials.curve_secret_key);
     assert_string_equal(credentials->curve_server_key, CLIENT_KEY);
     assert_string_equal(credentials->curve_secret_key, SECRET_KEY);
     assert_string_equal(credentials->curve_public_key, PUBLIC_KEY);
@@ -614,8 +614,8 @@ static void curve_keys_are_loaded_for_both_directions(void **state)
     config = loaded(
         chain_with("sub-pub", "curve_server_key = \"" CLIENT_KEY "\"; curve_secret_key_file = \"own.key\";",
                    "auth = \"curve\"; curve_secret_key_file = \"own.key\"; curve_keys = \"keys\";", ""));
-    assert_string_equal(config->chains[0].frontend.credentials.curve_public_key, PUBLIC_KEY);
-    assert_string_equal(config->chains[0].backend.access.curve_secret_key, SECRET_KEY);
+    assert_string_equal(config->chains[0]->frontend.credentials.curve_public_key, PUBLIC_KEY);
+    assert_string_equal(config->chains[0]->backend.access.curve_secret_key, SECRET_KEY);
     config_free(config);
 }
 
