@@ -331,6 +331,20 @@ bool queue_revive(struct queue *queue, struct queue_item *item)
     return true;
 }
 
+void queue_change(struct queue *queue, const struct queue_disk_conf *conf)
+{
+    queue->limits.max_messages = conf->limits.max_messages;
+    queue->limits.max_bytes = conf->limits.max_bytes;
+    if (queue->ops->change)
+        queue->ops->change(queue, conf);
+}
+
+void queue_each(struct queue *queue, void (*look)(void *context, struct queue_item *item), void *context)
+{
+    LIST_EACH (link, &queue->ages)
+        look(context, AGED(link));
+}
+
 bool queue_is_broken(const struct queue *queue)
 {
     return queue->ops->is_broken && queue->ops->is_broken(queue);

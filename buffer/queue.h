@@ -134,6 +134,10 @@ struct queue_disk_conf {
 struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf *conf, char *err,
                               size_t err_bytes);
 
+/* Other bounds and, of a queue in a store, other promises, for what is put from now on. What is there stays, be it
+ * beyond the new bounds. Of `conf` the name, the window, the order and the time are not looked at. */
+void queue_change(struct queue *queue, const struct queue_disk_conf *conf);
+
 /* Readable when queue_next_stored or queue_lease may have something new; -1 when that never happens by
  * itself. */
 int queue_fd(const struct queue *queue);
@@ -194,6 +198,9 @@ void queue_remove(struct queue *queue, struct queue_item *item);
  * known by its id only. Dead letters stand beside the bounds of the queue and keep within the same ones by
  * themselves: the oldest make room. */
 void queue_bury(struct queue *queue, struct queue_item *item, const char *reason);
+
+/* Calls `look` for each item in memory in any place but DEAD, which must leave them where they are. */
+void queue_each(struct queue *queue, void (*look)(void *context, struct queue_item *item), void *context);
 
 /* When the next RETRYING item is due; INT64_MAX when there is none. */
 int64_t queue_next_retry_ms(const struct queue *queue);

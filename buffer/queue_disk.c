@@ -600,6 +600,29 @@ static void disk_release(struct queue *queue)
         queue_item_free(queue, ITEM(link));
 }
 
+/* What the store is told of the configuration. */
+static void fill_port_conf(struct store_port_conf *port_conf, const struct queue_disk_conf *conf)
+{
+    port_conf->max_messages = conf->limits.max_messages;
+    port_conf->max_bytes = conf->limits.max_bytes;
+    port_conf->sync_ms = conf->sync_ms;
+    port_conf->keep_replies_ms = conf->keep_replies_ms;
+}
+
+static void promise(struct queue_disk *disk, const struct queue_disk_conf *conf)
+{
+    disk->base.ack_level = conf->sync_ms == 0 ? "synced" : "written";
+    disk->keeps_replies = conf->keep_replies_ms > 0;
+}
+
+static void disk_change(struct queue *queue, const struct queue_disk_conf *conf)
+{
+    struct store_port_conf port_conf;
+    fill_port_conf(&port_conf, conf);
+    store_port_change(DISK(queue)->port, &port_conf);
+    promise(DISK(queue), conf);
+}
+
 static const struct queue_ops disk_ops = {
     .can_take = disk_can_take,
     .is_broken = disk_is_broken,
@@ -618,6 +641,7 @@ static const struct queue_ops disk_ops = {
     .drop = disk_drop,
     .drop_dead = disk_drop_dead,
     .retry_dead = disk_retry_dead,
+    .change = disk_change,
     .release = disk_release,
     .free = disk_free,
 };
@@ -640,12 +664,8 @@ static struct store_op *wait_answer(struct queue_disk *disk)
 struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf *conf, char *err,
                               size_t err_bytes)
 {
-    struct store_port_conf port_conf = {
-        .max_messages = conf->limits.max_messages,
-        .max_bytes = conf->limits.max_bytes,
-        .sync_ms = conf->sync_ms,
-        .keep_replies_ms = conf->keep_replies_ms,
-    };
+    struct store_port_conf port_conf;
+    fill_port_conf(&port_conf, conf);
     snprintf(port_conf.name, sizeof port_conf.name, "%s", conf->name);
     struct queue_disk *disk = calloc(1, sizeof *disk);
     if (!disk || !(disk->port = store_port_new(store, &port_conf))) {
@@ -655,11 +675,10 @@ struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf 
     }
     struct queue *base = &disk->base;
     queue_init(base, &disk_ops, &conf->limits);
-    base->ack_level = conf->sync_ms == 0 ? "synced" : "written";
+    promise(disk, conf);
     list_init(&disk->outgoing);
     list_init(&disk->answered);
     list_init(&disk->shells);
-    disk->keeps_replies = conf->keep_replies_ms > 0;
     struct store_op *op = send(disk, STORE_OP_OPEN, 0, 0);
     if (op)
         op->count = conf->window;

@@ -34,6 +34,7 @@ struct queue_ops {
     void (*drop)(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context);
     void (*drop_dead)(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context);
     void (*retry_dead)(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context);
+    void (*change)(struct queue *queue, const struct queue_disk_conf *conf);
     /* Gives back items that only the store knows. */
     void (*release)(struct queue *queue);
     /* Releases the store's struct, which begins with the queue; the items are gone already. */

@@ -181,6 +181,14 @@ struct store_port *store_port_new(struct store *store, const struct store_port_c
     return port;
 }
 
+void store_port_change(struct store_port *port, const struct store_port_conf *conf)
+{
+    port->conf.max_messages = conf->max_messages;
+    port->conf.max_bytes = conf->max_bytes;
+    port->conf.sync_ms = conf->sync_ms;
+    port->conf.keep_replies_ms = conf->keep_replies_ms;
+}
+
 static void free_port(struct store_port *port)
 {
     list_remove(&port->link);

@@ -67,13 +67,16 @@ struct store_op {
 
 struct store_port_conf {
     char name[72];
-    uint64_t max_messages, max_bytes; /* kept replies make room for messages within these; 0 = no bound */
-    int64_t sync_ms;                  /* 0: each commit is synced */
-    int64_t keep_replies_ms;
+    /* store_port_change: kept replies make room for messages within these; 0 = no bound */
+    _Atomic uint64_t max_messages, max_bytes;
+    _Atomic int64_t sync_ms; /* 0: each commit is synced */
+    _Atomic int64_t keep_replies_ms;
 };
 
 /* Both are called by the owner of a queue; neither waits for a disk. */
 struct store_port *store_port_new(struct store *store, const struct store_port_conf *conf);
+/* All but the name, from the next commit on. */
+void store_port_change(struct store_port *port, const struct store_port_conf *conf);
 /* Gives the port up: what was submitted is still carried out, nothing is answered any more. */
 void store_port_close(struct store_port *port);
 /* Hands all of `ops` over. */

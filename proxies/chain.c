@@ -7,18 +7,12 @@
 #include "proxies/chain.h"
 
 #include "proxies/ask.h"
-#include "proxies/back.h"
-#include "proxies/dedupe.h"
+#include "proxies/chain_parts.h"
 #include "proxies/dialect.h"
 #include "proxies/door.h"
-#include "proxies/front.h"
 #include "proxies/kinds.h"
-#include "proxies/poller.h"
 #include "proxies/retry.h"
-#include "proxies/tickets.h"
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,68 +23,7 @@ enum {
     TAKEN_PER_TURN = 256, /* messages, and bytes: */
     TAKEN_BYTES_PER_TURN = 1 << 20,
     SENT_PER_TURN = 256,
-    DEDUPE_MAX = 65536,       /* requests remembered */
-    CREDIT = 1000,            /* of drain_rate, for one message */
-    ANSWERS_LINGER_MS = 1000, /* at the end: for answers and publications on their way */
-};
-
-struct wishes {
-    bool is_paused, is_draining, is_stopping;
-    int64_t stop_by_ms;
-};
-
-struct published {
-    enum chain_state state;
-    struct ledger ledger;
-    uint64_t queue_bytes;
-    int64_t oldest_taken_ms; /* -1 = none */
-    uint64_t turns;
-    bool is_stopped;
-    struct upstream_stats *upstreams; /* upstream_count rows */
-    uint32_t worker_count;
-    struct worker_stats *workers;
-};
-
-struct chain {
-    const struct chain_conf *conf;
-    struct surroundings around;
-    struct poller poller;
-    struct waker *waker;
-    bool is_woken; /* set by the poller */
-    struct front *front;
-    struct back *back;
-    struct queue *queue;
-    struct tickets *tickets; /* NULL = none */
-    struct dedupe *dedupe;   /* NULL = off */
-    bool has_news;           /* of the queue; set by the poller */
-    struct list storing;     /* of queue_item.wait: callers to be told when it is stored */
-    struct list patient;     /* of queue_item.wait: stored, their callers wait for the reply; oldest first */
-    int64_t credit, credit_ms; /* drain_rate: what may be sent now, and as of when */
-    struct ledger ledger;
-    struct queue_item *spare;   /* to take the next message into */
-    struct queue_item *pending; /* when_full = block: taken, and the queue has no room */
-    uint64_t turn_bytes;        /* taken in this turn */
-    bool has_backlog;           /* the last turn stopped at its budget */
-    int64_t unconnected_ms;     /* since when no upstream is connected; -1 = one is */
-    uint64_t turns;
-    uint16_t now_us;   /* how far into now_ms this turn began */
-    struct wishes now; /* the loop's copy */
-
-    pthread_t thread;
-    bool is_started;
-    int daemon_waker;
-    uint32_t upstream_count;
-    struct upstream_stats *rows; /* the loop's, copied when published, as the next */
-    uint32_t worker_count;
-    struct worker_stats *workers; /* NULL: nobody connects to the backend to work */
-
-    struct histogram requests; /* the loop adds */
-    atomic_bool is_turning;    /* counters may be ahead of `published` */
-    _Atomic int64_t pinged_ms; /* since when a ping waits for the loop; 0 = none does */
-    pthread_mutex_t mutex;
-    struct wishes wanted;       /* guarded by mutex */
-    struct list asks;           /* guarded by mutex: struct ask not looked at yet */
-    struct published published; /* guarded by mutex */
+    CREDIT = 1000, /* of drain_rate, for one message */
 };
 
 static int64_t clock_ms(void)
@@ -245,6 +178,7 @@ static void settle_stored(struct chain *chain, int64_t now_ms)
     bool is_stored;
     struct queue_item *item;
     while ((item = queue_next_stored(chain->queue, &is_stored)) != NULL) {
+        chain->stored_id = item->id;
         settle_duplicates(chain, item, is_stored, now_ms);
         list_remove(&item->wait);
         if (is_stored && item->place == QUEUE_AWAY)
@@ -381,10 +315,16 @@ static bool can_be_sent(const struct chain *chain, const struct queue_item *item
     return !ops->carries || ops->carries(chain->back, &item->body);
 }
 
+/* Its callers are told to come back to the new one. */
+static bool is_front_leaving(const struct chain *chain)
+{
+    return chain->now.change.next && chain->now.change.frontend && chain->conf->kind->front->has_callers;
+}
+
 static void accept_message(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
     int64_t max_bytes = chain->conf->queue.max_bytes;
-    if (chain->now.is_draining || chain->now.is_stopping) {
+    if (chain->now.is_draining || chain->now.is_stopping || is_front_leaving(chain)) {
         refuse(chain, item, REASON_SHUTTING_DOWN, now_ms);
         return;
     }
@@ -424,7 +364,7 @@ static void retry_pending(struct chain *chain, int64_t now_ms)
 static bool is_intake_stopped(const struct chain *chain)
 {
     bool has_callers = chain->conf->kind->front->has_callers;
-    if (chain->pending)
+    if (chain->pending || chain->is_closed)
         return true;
     /* Callers hear of a drain, and of a store out of order; publishers cannot be told, their messages wait. */
     if (!has_callers && (chain->now.is_draining || chain->now.is_stopping))
@@ -483,11 +423,6 @@ static void take_messages(struct chain *chain, int64_t now_ms)
 
 /* ---- delivery ---- */
 
-static bool is_durable(const struct chain *chain)
-{
-    return chain->conf->queue.store != STORE_MEMORY;
-}
-
 static void retry(struct chain *chain, struct queue_item *item, int64_t delay_ms, int64_t now_ms)
 {
     item->retries++;
@@ -502,6 +437,15 @@ static void bury(struct chain *chain, struct queue_item *item, const char *reaso
           EVENT_TEXT("chain", chain->conf->name), EVENT_NUMBER("attempts", item->attempts),
           EVENT_TEXT("reason", reason));
     queue_bury(chain->queue, item, reason);
+}
+
+/* It was taken when the backend was another. */
+static void give_up_unfit(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    if (chain->conf->kind->retries_forever)
+        bury(chain, item, reason_info(REASON_BAD_REQUEST)->name);
+    else
+        fail(chain, item, REASON_BAD_REQUEST, now_ms);
 }
 
 static void settle_failure(struct chain *chain, const struct back_outcome *outcome, int64_t now_ms)
@@ -583,13 +527,14 @@ static void send_messages(struct chain *chain, int64_t now_ms)
     chain->has_backlog = false;
     refill_credit(chain, now_ms);
     for (int i = 0; i < SENT_PER_TURN; i++) {
-        if (chain->now.is_paused || !has_credit(chain) || !ops->has_room(chain->back, now_ms))
+        if (chain->now.is_paused || chain->is_held || !has_credit(chain) ||
+            !ops->has_room(chain->back, now_ms))
             return;
         struct queue_item *item = queue_lease(chain->queue, now_ms);
         if (!item)
             return;
-        if (is_durable(chain) && !can_be_sent(chain, item)) {
-            bury(chain, item, reason_info(REASON_BAD_REQUEST)->name); /* taken when the backend was another */
+        if (chain->may_hold_unfit && !can_be_sent(chain, item)) {
+            give_up_unfit(chain, item, now_ms);
             continue;
         }
         if (!ops->send(chain->back, item, now_ms)) {
@@ -653,8 +598,9 @@ static bool is_finished(const struct chain *chain, int64_t now_ms)
         return true;
     struct queue_stats stats;
     queue_stats(chain->queue, &stats);
-    bool is_still = stats.inflight == 0 && !chain->pending && list_is_empty(&chain->storing);
-    return is_still && (stats.queued == 0 || chain->now.is_paused || is_durable(chain));
+    bool is_still =
+        stats.inflight == 0 && !chain->pending && !chain->leaving && list_is_empty(&chain->storing);
+    return is_still && (stats.queued == 0 || chain->now.is_paused || chain_is_durable(chain));
 }
 
 static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
@@ -675,6 +621,7 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
         queue_oldest(chain->queue) ? credit_due_ms(chain) : INT64_MAX,
         chain->tickets ? tickets_next_ms(chain->tickets) : INT64_MAX,
         chain->now.is_stopping ? chain->now.stop_by_ms : INT64_MAX,
+        chain->now.change.next && chain->now.change_by_ms > now_ms ? chain->now.change_by_ms : INT64_MAX,
     };
     int64_t next = INT64_MAX;
     for (size_t i = 0; i < sizeof due / sizeof *due; i++)
@@ -699,16 +646,36 @@ static enum chain_state state_of(const struct chain *chain)
     return is_whole ? CHAIN_UP : up > 0 ? CHAIN_DEGRADED : CHAIN_DOWN;
 }
 
+/* What both hold while messages move from one to the other. */
+static void look_at_queues(const struct chain *chain, struct queue_stats *stats)
+{
+    struct queue_stats leaving;
+    queue_stats(chain->queue, stats);
+    if (!chain->leaving)
+        return;
+    queue_stats(chain->leaving, &leaving);
+    stats->queued += leaving.queued;
+    stats->inflight += leaving.inflight;
+    stats->dead += leaving.dead;
+    stats->bytes += leaving.bytes;
+    stats->restored += leaving.restored;
+    stats->damaged += leaving.damaged;
+    stats->dead_dropped += leaving.dead_dropped;
+    if (leaving.oldest_ms != -1)
+        stats->oldest_ms = leaving.oldest_ms;
+}
+
 static void publish(struct chain *chain, bool is_stopped)
 {
     struct queue_stats stats;
-    queue_stats(chain->queue, &stats);
+    look_at_queues(chain, &stats);
     chain->ledger.queued = stats.queued;
     chain->ledger.inflight = stats.inflight;
     chain->ledger.dead = stats.dead;
-    uint32_t count = chain->conf->kind->front->upstreams(chain->front, chain->rows);
-    chain->conf->kind->back->upstreams(chain->back, chain->rows + count);
-    if (chain->workers)
+    if (!chain->has_failed)
+        chain->conf->kind->back->upstreams(
+            chain->back, chain->rows + chain->conf->kind->front->upstreams(chain->front, chain->rows));
+    if (!chain->has_failed && chain->workers)
         chain->worker_count = chain->conf->kind->back->workers(chain->back, chain->workers);
     enum chain_state state = state_of(chain);
 
@@ -717,7 +684,7 @@ static void publish(struct chain *chain, bool is_stopped)
     chain->published.state = state;
     chain->published.ledger = chain->ledger;
     chain->published.ledger.accepted += stats.restored;
-    chain->published.ledger.restored = stats.restored;
+    chain->published.ledger.restored += stats.restored;
     chain->published.ledger.dropped[DROP_OLDEST] += stats.dead_dropped;
     chain->published.ledger.dropped[DROP_DAMAGED] += stats.damaged;
     chain->published.queue_bytes = stats.bytes;
@@ -749,21 +716,24 @@ static void await_turn(struct chain *chain)
 
 int chain_stats(struct chain *chain, struct chain_stats *stats)
 {
-    *stats = (struct chain_stats){.upstream_count = chain->upstream_count};
-    stats->upstreams = calloc(chain->upstream_count + 1, sizeof *stats->upstreams);
-    stats->workers = calloc(chain->workers ? BACK_WORKERS_MAX : 1, sizeof *stats->workers);
-    if (!stats->upstreams || !stats->workers) {
-        chain_stats_close(stats);
-        return -1;
-    }
     await_turn(chain);
     pthread_mutex_lock(&chain->mutex);
     const struct published *published = &chain->published;
+    uint32_t count = published->upstream_count;
+    *stats = (struct chain_stats){.upstream_count = count,
+                                  .upstreams = calloc(count + 1, sizeof *stats->upstreams),
+                                  .workers = calloc(chain->workers ? BACK_WORKERS_MAX : 1,
+                                                    sizeof *stats->workers)};
+    if (!stats->upstreams || !stats->workers) {
+        pthread_mutex_unlock(&chain->mutex);
+        chain_stats_close(stats);
+        return -1;
+    }
     stats->state = published->state;
     stats->ledger = published->ledger;
     stats->queue_bytes = published->queue_bytes;
     int64_t taken_ms = published->oldest_taken_ms;
-    memcpy(stats->upstreams, published->upstreams, chain->upstream_count * sizeof *stats->upstreams);
+    memcpy(stats->upstreams, published->upstreams, count * sizeof *stats->upstreams);
     stats->worker_count = published->worker_count;
     for (uint32_t i = 0; i < published->worker_count; i++)
         stats->workers[i] = published->workers[i];
@@ -857,6 +827,127 @@ void chain_ask(struct chain *chain, struct ask *ask)
         waker_wake(chain->waker);
 }
 
+/* ---- the end ---- */
+
+/* What was in flight is given up; a durable queue keeps it, and tries it again with the next start. */
+static void end_inflight(struct chain *chain, int64_t now_ms)
+{
+    chain->conf->kind->back->abandon(chain->back, now_ms);
+    struct back_outcome outcome;
+    while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
+        if (outcome.result == BACK_DELIVERED || outcome.result == BACK_UNSENT) {
+            settle(chain, &outcome, now_ms);
+        } else if (chain_is_durable(chain)) {
+            chain->conf->kind->back->forget(chain->back, outcome.item);
+            queue_nack(chain->queue, outcome.item, now_ms);
+        } else {
+            fail(chain, outcome.item, REASON_LOST, now_ms);
+        }
+    }
+}
+
+/* Whoever still waits hears how it ended: what was sent is lost, what was not never will be, what is stored is
+ * kept. */
+static void end_all(struct chain *chain, int64_t now_ms)
+{
+    retry_pending(chain, now_ms);
+    commit(chain, now_ms);
+    end_inflight(chain, now_ms);
+    LIST_EACH_SAFE (link, following, &chain->patient)
+        answer_accepted(chain, LIST_ENTRY(link, struct queue_item, wait), now_ms);
+    LIST_EACH_SAFE (link, following, &chain->storing) {
+        struct queue_item *item = LIST_ENTRY(link, struct queue_item, wait);
+        answer_error(chain, item, REASON_STORE_FAILED, now_ms);
+        message_close(&item->envelope);
+        settle_duplicates(chain, item, false, now_ms);
+        list_remove(link);
+    }
+    struct queue_item *item;
+    while (!chain_is_durable(chain) && (item = queue_oldest(chain->queue)) != NULL)
+        fail(chain, item, item->was_sent ? REASON_LOST : REASON_SHUTTING_DOWN, now_ms);
+    queue_commit(chain->queue);
+}
+
+/* ---- another configuration ---- */
+
+static bool has_waiting_callers(const struct chain *chain)
+{
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    return chain->pending || !list_is_empty(&chain->storing) || !list_is_empty(&chain->patient) ||
+           (!acks_when_stored(chain) && stats.queued + stats.inflight > 0);
+}
+
+/* Brings the chain to where its parts can be exchanged; true once it is there. */
+static bool get_ready(struct chain *chain, int64_t now_ms)
+{
+    const struct chain_change *change = &chain->now.change;
+    bool is_late = now_ms >= chain->now.change_by_ms;
+    chain->is_closed = change->store || change->next->queue.dedupe_ms != chain->conf->queue.dedupe_ms;
+    if (is_front_leaving(chain) || change->store)
+        LIST_EACH_SAFE (link, following, &chain->patient)
+            answer_accepted(chain, LIST_ENTRY(link, struct queue_item, wait), now_ms);
+    bool somebody_waits = is_front_leaving(chain)
+                              ? has_waiting_callers(chain)
+                              : chain->is_closed && (chain->pending || !list_is_empty(&chain->storing));
+    if (somebody_waits && !is_late)
+        return false;
+    if (somebody_waits)
+        end_all(chain, now_ms);
+    chain->is_held = change->backend || change->store;
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    if (!chain->is_held || stats.inflight == 0)
+        return true;
+    if (is_late) {
+        chain->conf->kind->back->abandon(chain->back, now_ms);
+        settle_outcomes(chain, now_ms);
+    }
+    return is_late;
+}
+
+static void tell_ready(struct chain *chain)
+{
+    pthread_mutex_lock(&chain->mutex);
+    bool is_news = !chain->published.is_ready && chain->wanted.change.next;
+    chain->published.is_ready = chain->wanted.change.next != NULL;
+    pthread_mutex_unlock(&chain->mutex);
+    if (is_news && chain->daemon_waker != -1)
+        eventfd_write(chain->daemon_waker, 1);
+}
+
+static void exchange(struct chain *chain, int64_t now_ms)
+{
+    char err[256];
+    if (chain->now.change.frontend)
+        take_messages(chain, now_ms); /* the last ones that the old one has */
+    if (parts_exchange(chain, now_ms, err, sizeof err) != 0) {
+        EVENT(&chain->around.runtime->events, EVENT_ERROR, "change-failed",
+              EVENT_TEXT("chain", chain->conf->name), EVENT_TEXT("reason", err));
+        chain->has_failed = true;
+    }
+    chain->has_backlog = true;
+}
+
+/* One step towards another configuration, if there is one. */
+static void move_change(struct chain *chain, int64_t now_ms)
+{
+    bool was_changing = chain->is_held || chain->is_closed || chain->now.change.next;
+    bool is_ready = chain->now.change.next && !chain->leaving && get_ready(chain, now_ms);
+    if (chain->leaving)
+        chain->has_backlog |= parts_move(chain, now_ms);
+    else if (is_ready && chain->now.may_change)
+        exchange(chain, now_ms);
+    else if (is_ready)
+        tell_ready(chain);
+    if (chain->now.change.next || !was_changing)
+        return;
+    chain->is_held = chain->is_closed = false;
+    chain->has_backlog = true;
+    if (chain->daemon_waker != -1)
+        eventfd_write(chain->daemon_waker, 1);
+}
+
 /* ---- the loop ---- */
 
 static void read_wishes(struct chain *chain)
@@ -889,44 +980,6 @@ static void turn(struct chain *chain, int64_t now_ms)
     chain->turns++;
 }
 
-/* What was in flight is given up; a durable queue keeps it, and tries it again with the next start. */
-static void end_inflight(struct chain *chain, int64_t now_ms)
-{
-    chain->conf->kind->back->abandon(chain->back, now_ms);
-    struct back_outcome outcome;
-    while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
-        if (outcome.result == BACK_DELIVERED || outcome.result == BACK_UNSENT) {
-            settle(chain, &outcome, now_ms);
-        } else if (is_durable(chain)) {
-            chain->conf->kind->back->forget(chain->back, outcome.item);
-            queue_nack(chain->queue, outcome.item, now_ms);
-        } else {
-            fail(chain, outcome.item, REASON_LOST, now_ms);
-        }
-    }
-}
-
-/* Whoever still waits hears how it ended: what was sent is lost, what was not never will be, what is stored is
- * kept. */
-static void end_all(struct chain *chain, int64_t now_ms)
-{
-    retry_pending(chain, now_ms);
-    commit(chain, now_ms);
-    end_inflight(chain, now_ms);
-    LIST_EACH_SAFE (link, following, &chain->patient)
-        answer_accepted(chain, LIST_ENTRY(link, struct queue_item, wait), now_ms);
-    LIST_EACH_SAFE (link, following, &chain->storing) {
-        struct queue_item *item = LIST_ENTRY(link, struct queue_item, wait);
-        answer_error(chain, item, REASON_STORE_FAILED, now_ms);
-        settle_duplicates(chain, item, false, now_ms);
-        list_remove(link);
-    }
-    struct queue_item *item;
-    while (!is_durable(chain) && (item = queue_oldest(chain->queue)) != NULL)
-        fail(chain, item, item->was_sent ? REASON_LOST : REASON_SHUTTING_DOWN, now_ms);
-    queue_commit(chain->queue);
-}
-
 static void *chain_run(void *argument)
 {
     struct chain *chain = argument;
@@ -937,8 +990,11 @@ static void *chain_run(void *argument)
     while (read_wishes(chain), !is_finished(chain, now_ms)) {
         atomic_store(&chain->is_turning, true);
         turn(chain, now_ms);
+        move_change(chain, now_ms);
         publish(chain, false);
         atomic_store(&chain->is_turning, false);
+        if (chain->has_failed)
+            break;
         int64_t next_ms = next_turn_ms(chain, now_ms);
         now_ms = clock_ms();
         poller_wait(&chain->poller, next_ms == INT64_MAX ? INT64_MAX
@@ -952,10 +1008,13 @@ static void *chain_run(void *argument)
         if (chain->has_news) {
             chain->has_news = false;
             queue_settle(chain->queue);
+            if (chain->leaving)
+                queue_settle(chain->leaving);
         }
         now_ms = look_at_clock(chain);
     }
-    end_all(chain, now_ms);
+    if (!chain->has_failed)
+        end_all(chain, now_ms);
     publish(chain, true);
     struct ask *ask;
     while ((ask = next_ask(chain)) != NULL)
@@ -965,121 +1024,14 @@ static void *chain_run(void *argument)
 
 /* ---- life ---- */
 
-static void release(struct chain *chain)
+static void release(struct chain *chain, int linger_ms)
 {
-    if (chain->front)
-        chain->conf->kind->front->close(chain->front, chain->is_started ? ANSWERS_LINGER_MS : 0);
-    if (chain->back)
-        chain->conf->kind->back->close(chain->back, chain->is_started ? ANSWERS_LINGER_MS : 0);
-    if (chain->queue) {
-        if (chain->spare)
-            queue_item_free(chain->queue, chain->spare);
-        if (queue_fd(chain->queue) != -1)
-            poller_remove(&chain->poller, queue_fd(chain->queue));
-        queue_free(chain->queue);
-    }
-    tickets_close(chain->tickets, ANSWERS_LINGER_MS);
-    dedupe_free(chain->dedupe);
-    if (chain->around.front_door)
-        chain->around.runtime->doorman->close(chain->around.front_door);
-    if (chain->around.back_door)
-        chain->around.runtime->doorman->close(chain->around.back_door);
-    if (chain->poller.epoll != -1)
-        poller_close(&chain->poller);
-    if (chain->waker)
-        waker_release(chain->waker);
+    parts_close(chain, linger_ms);
     pthread_mutex_destroy(&chain->mutex);
-    free(chain->published.upstreams);
-    free(chain->published.workers);
-    free(chain->rows);
-    free(chain->workers);
     free(chain);
 }
 
-static int open_doors(struct chain *chain, char *err, size_t err_size)
-{
-    const struct doorman *doorman = chain->around.runtime->doorman;
-    if (!doorman)
-        return 0;
-    bool has_back_door = !kind_has_req_back(chain->conf->kind); /* PUB: who may subscribe; or who may work */
-    struct surroundings *around = &chain->around;
-    around->front_door = doorman->open(doorman->context, chain->conf, DOOR_FRONTEND, err, err_size);
-    if (!around->front_door)
-        return -1;
-    if (has_back_door)
-        around->back_door = doorman->open(doorman->context, chain->conf, DOOR_BACKEND, err, err_size);
-    return has_back_door && !around->back_door ? -1 : 0;
-}
-
-static int open_queue(struct chain *chain, char *err, size_t err_size)
-{
-    const struct queue_conf *conf = &chain->conf->queue;
-    const struct queue_limits limits = {.max_messages = (uint64_t)conf->max_messages,
-                                        .max_bytes = (uint64_t)conf->max_bytes,
-                                        .is_ordered = chain->conf->kind->is_ordered};
-    const struct queue_disk_conf disk = {
-        .name = chain->conf->name,
-        .limits = limits,
-        .window = (uint32_t)(chain->conf->backend.window * (int64_t)chain->conf->backend.endpoints.count),
-        .sync_ms = conf->sync_ms,
-        .keep_replies_ms = chain->conf->frontend.tickets.count > 0 ? conf->keep_replies_ms : 0,
-        .now_ms = clock_ms()};
-    snprintf(err, err_size, "out of memory or descriptors");
-    if (is_durable(chain))
-        chain->queue = queue_disk_open(chain->around.runtime->store, &disk, err, err_size);
-    else
-        chain->queue = queue_memory_new(&limits);
-    if (chain->queue && conf->dedupe_ms > 0)
-        chain->dedupe = dedupe_new(conf->dedupe_ms, DEDUPE_MAX);
-    if (!chain->queue || (conf->dedupe_ms > 0 && !chain->dedupe))
-        return -1;
-    int fd = queue_fd(chain->queue);
-    return fd == -1 ? 0 : poller_add(&chain->poller, fd, &chain->has_news);
-}
-
-static int open_parts(struct chain *chain, char *err, size_t err_size)
-{
-    const struct chain_conf *conf = chain->conf;
-    chain->waker = waker_new();
-    if (poller_open(&chain->poller) != 0 || !chain->waker ||
-        poller_add(&chain->poller, waker_fd(chain->waker), &chain->is_woken) != 0) {
-        snprintf(err, err_size, "out of memory or descriptors");
-        return -1;
-    }
-    if (open_queue(chain, err, err_size) != 0)
-        return -1;
-    chain->around.waker = chain->waker;
-    if (open_doors(chain, err, err_size) != 0)
-        return -1;
-    chain->front = conf->kind->front->open(conf, &chain->around, err, err_size);
-    if (!chain->front)
-        return -1;
-    chain->back = conf->kind->back->open(conf, &chain->around, err, err_size);
-    if (!chain->back)
-        return -1;
-    if (conf->frontend.tickets.count > 0) {
-        chain->tickets = tickets_open(conf, &chain->around, chain->queue, err, err_size);
-        if (!chain->tickets)
-            return -1;
-    }
-    chain->upstream_count =
-        conf->kind->front->upstreams(chain->front, NULL) + conf->kind->back->upstreams(chain->back, NULL);
-    chain->rows = calloc(chain->upstream_count + 1, sizeof *chain->rows);
-    chain->published.upstreams = calloc(chain->upstream_count + 1, sizeof *chain->rows);
-    bool has_workers = conf->kind->back->workers != NULL;
-    if (has_workers) {
-        chain->workers = calloc(BACK_WORKERS_MAX, sizeof *chain->workers);
-        chain->published.workers = calloc(BACK_WORKERS_MAX, sizeof *chain->workers);
-    }
-    if (!chain->rows || !chain->published.upstreams ||
-        (has_workers && (!chain->workers || !chain->published.workers))) {
-        snprintf(err, err_size, "out of memory");
-        return -1;
-    }
-    return 0;
-}
-
-struct chain *chain_open(const struct chain_conf *conf, struct runtime *runtime, char *err, size_t err_size)
+struct chain *chain_open(struct chain_conf *conf, struct runtime *runtime, char *err, size_t err_size)
 {
     struct chain *chain = calloc(1, sizeof *chain);
     if (!chain) {
@@ -1096,8 +1048,8 @@ struct chain *chain_open(const struct chain_conf *conf, struct runtime *runtime,
     list_init(&chain->patient);
     chain->around = (struct surroundings){
         .runtime = runtime, .poller = &chain->poller, .chain = conf->name, .ledger = &chain->ledger};
-    if (open_parts(chain, err, err_size) != 0) {
-        release(chain);
+    if (parts_open(chain, clock_ms(), err, err_size) != 0) {
+        release(chain, 0);
         return NULL;
     }
     publish(chain, false);
@@ -1123,6 +1075,45 @@ const struct chain_conf *chain_conf(const struct chain *chain)
 void chain_set_waker(struct chain *chain, int eventfd)
 {
     chain->daemon_waker = eventfd;
+}
+
+void chain_change(struct chain *chain, const struct chain_change *change)
+{
+    pthread_mutex_lock(&chain->mutex);
+    chain->wanted.change = *change;
+    chain->wanted.change_by_ms = clock_ms() + change->drain_ms;
+    chain->wanted.may_change = false;
+    chain->published.is_ready = false;
+    pthread_mutex_unlock(&chain->mutex);
+    waker_wake(chain->waker);
+}
+
+void chain_proceed(struct chain *chain)
+{
+    pthread_mutex_lock(&chain->mutex);
+    chain->wanted.may_change = true;
+    pthread_mutex_unlock(&chain->mutex);
+    waker_wake(chain->waker);
+}
+
+enum chain_progress chain_progress(const struct chain *chain)
+{
+    struct chain *unlocked = (struct chain *)chain;
+    pthread_mutex_lock(&unlocked->mutex);
+    enum chain_progress progress = !chain->wanted.change.next  ? CHAIN_SETTLED
+                                   : chain->published.is_ready ? CHAIN_READY
+                                                               : CHAIN_PREPARING;
+    pthread_mutex_unlock(&unlocked->mutex);
+    return progress;
+}
+
+void chain_withdraw(struct chain *chain)
+{
+    pthread_mutex_lock(&chain->mutex);
+    if (!chain->wanted.may_change)
+        chain->wanted.change.next = NULL;
+    pthread_mutex_unlock(&chain->mutex);
+    waker_wake(chain->waker);
 }
 
 static void set_wishes(struct chain *chain, bool is_paused, bool is_draining)
@@ -1192,5 +1183,5 @@ void chain_free(struct chain *chain)
 {
     if (chain->is_started)
         pthread_join(chain->thread, NULL);
-    release(chain);
+    release(chain, chain->is_started ? ANSWERS_LINGER_MS : 0);
 }

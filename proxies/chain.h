@@ -28,7 +28,7 @@ void chain_stats_close(struct chain_stats *stats);
 
 /* Makes a chain and binds its endpoints; takes no message yet. `conf` and `runtime` must outlive it.
  * NULL with a reason in `err` (an address in use, a live ipc socket…). */
-struct chain *chain_open(const struct chain_conf *conf, struct runtime *runtime, char *err, size_t err_size);
+struct chain *chain_open(struct chain_conf *conf, struct runtime *runtime, char *err, size_t err_size);
 
 /* Starts its thread. -1 with a reason in `err`. */
 int chain_start(struct chain *chain, char *err, size_t err_size);
@@ -49,7 +49,28 @@ void chain_stop(struct chain *chain, int64_t drain_ms);
 /* True once the thread has ended. */
 bool chain_is_stopped(const struct chain *chain);
 
-/* Is written to (as an eventfd) when the chain has ended or its state has changed, so that a daemon need
+/* Begins to change the chain; its queue, counters and, where the frontend stays the same, its callers notice nothing.
+ *
+ *    frontend   callers on the old one hear their answers first, new requests on it `shutting-down`
+ *    backend    nothing new is sent until what is in flight has ended; intake goes on
+ *    store      as the backend, and intake waits until the messages have moved
+ *
+ * What has not ended by then is treated as at a stop. The chain gets ready, and changes when chain_proceed lets it;
+ * in the meantime conf sections of both belong to it. */
+void chain_change(struct chain *chain, const struct chain_change *change);
+void chain_proceed(struct chain *chain);
+
+enum chain_progress {
+    CHAIN_SETTLED,   /* nothing to change, or not any more */
+    CHAIN_PREPARING, /* something is in flight, or somebody waits */
+    CHAIN_READY,     /* for chain_proceed */
+};
+enum chain_progress chain_progress(const struct chain *chain);
+
+/* Ends a change that has not been let proceed; the chain goes on as it is. */
+void chain_withdraw(struct chain *chain);
+
+/* Is written to (as an eventfd) when the chain has ended or its state or progress has changed, so that a daemon need
  * not poll; -1 = none. Set before chain_start. */
 void chain_set_waker(struct chain *chain, int eventfd);
 

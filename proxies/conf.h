@@ -116,4 +116,12 @@ struct chain_conf {
     struct queue_conf queue;
 };
 
+/* Another configuration for a running chain of the same name and kind. */
+struct chain_change {
+    struct chain_conf *next; /* its sections and the chain's own are exchanged */
+    bool frontend, backend;  /* sockets are made anew */
+    bool store;              /* messages move */
+    int64_t drain_ms;        /* so long at most for those who wait, and for what is in flight */
+};
+
 #endif

@@ -62,6 +62,9 @@ static void rep_close(struct front *front, int linger_ms)
         front->around->ledger->orphaned++;
         drop_held(front, LIST_ENTRY(link, struct held_answer, link));
     }
+    for (int i = 0; i < NAMED_LISTS; i++)
+        LIST_EACH_SAFE (link, following, &front->named[i])
+            list_remove(link);
     ports_close(&front->ports, linger_ms);
     free(front);
 }

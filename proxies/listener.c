@@ -147,8 +147,8 @@ static int clear_path(const struct place *place, char *err, size_t err_size)
     int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe == -1)
         return refuse(err, err_size, place->path);
-    bool is_stale = connect(probe, (const struct sockaddr *)&place->address, place->size) != 0 &&
-                    errno == ECONNREFUSED;
+    bool is_stale =
+        connect(probe, (const struct sockaddr *)&place->address, place->size) != 0 && errno == ECONNREFUSED;
     close(probe);
     if (!is_stale) {
         snprintf(err, err_size, "%s: in use by a running program", place->path);

@@ -43,8 +43,8 @@ struct socket {
     int type;  /* ZMQ_ROUTER, … */
     struct poller *poller;
     struct guard_limits limits; /* where bound: of what its peers may do */
-    int listener;               /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
-    const char *inproc;         /* where bound at such an address: it, of the endpoint; else NULL */
+    int listener;       /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
+    const char *inproc; /* where bound at such an address: it, of the endpoint; else NULL */
     bool is_ready; /* may have input: its descriptor fired, or a call on it may have swallowed the signal */
 };
 

@@ -20,7 +20,7 @@ static const struct command commands[COMMAND_COUNT] = {
                         .takes_chain = true},
     [COMMAND_DRAIN] = {"drain", "CHAIN", "refuse new messages (shutting-down), empty the queue", "csj", 1, 1,
                        .is_remote = true, .takes_chain = true},
-    [COMMAND_RELOAD] = {"reload", "", "read the configuration again (not yet available)", "csj", 0, 0,
+    [COMMAND_RELOAD] = {"reload", "", "read the configuration, users and keys again", "csj", 0, 0,
                         .is_remote = true},
     [COMMAND_STOP] = {"stop", "", "end the daemon in order, within drain_timeout", "csj", 0, 0,
                       .is_remote = true},

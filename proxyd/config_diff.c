@@ -30,6 +30,7 @@ static bool is_same_value(const struct config_key *key, const void *a, const voi
             is_same = strcmp(one->items[i], other->items[i]) == 0;
         return is_same;
     }
+    case CONFIG_ENDPOINT:
     case CONFIG_ENDPOINTS: {
         const struct endpoint_list *one = a, *other = b;
         bool is_same = one->count == other->count;

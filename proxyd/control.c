@@ -24,6 +24,7 @@ enum {
     ADDRESS_FRAMES_MAX = 8, /* of an envelope: a REQ has none, a DEALER behind proxies a few */
     HWM = 100,
     REQUESTS_PER_TURN = 32,
+    ASKERS_MAX = 64, /* for a reload, at once */
     LAST_ANSWER_MS = 200
 };
 
@@ -41,7 +42,17 @@ struct control {
     struct control_scope scope;
     struct endpoint endpoint;
     struct socket socket;
-    int64_t now_ms; /* of this turn */
+    int64_t now_ms;     /* of this turn */
+    struct list askers; /* struct asker: they want a reload */
+    size_t asker_count;
+};
+
+/* Somebody who waits for a reload to end. */
+struct asker {
+    struct list link;
+    struct message envelope;
+    json_t *request_id;
+    bool is_served; /* by the one that is under way */
 };
 
 struct failure {
@@ -62,7 +73,10 @@ static json_t *do_status(struct control *control, struct chain *chain, struct fa
 static json_t *do_show(struct control *control, struct chain *chain, struct failure *failure)
 {
     (void)control;
-    (void)failure;
+    if (chain_progress(chain) != CHAIN_SETTLED) {
+        *failure = (struct failure){RPC_REFUSED, "a reload is changing this chain; ask again"};
+        return NULL;
+    }
     return report_chain(chain);
 }
 
@@ -90,14 +104,6 @@ static json_t *do_drain(struct control *control, struct chain *chain, struct fai
     return json_true();
 }
 
-static json_t *do_reload(struct control *control, struct chain *chain, struct failure *failure)
-{
-    (void)control;
-    (void)chain;
-    *failure = (struct failure){RPC_REFUSED, "reload is not yet available; restart proxyd instead"};
-    return NULL;
-}
-
 static json_t *do_stop(struct control *control, struct chain *chain, struct failure *failure)
 {
     (void)chain;
@@ -108,8 +114,7 @@ static json_t *do_stop(struct control *control, struct chain *chain, struct fail
 
 static const method_fn methods[COMMAND_COUNT] = {
     [COMMAND_STATUS] = do_status, [COMMAND_SHOW] = do_show,   [COMMAND_PAUSE] = do_pause,
-    [COMMAND_RESUME] = do_resume, [COMMAND_DRAIN] = do_drain, [COMMAND_RELOAD] = do_reload,
-    [COMMAND_STOP] = do_stop,
+    [COMMAND_RESUME] = do_resume, [COMMAND_DRAIN] = do_drain, [COMMAND_STOP] = do_stop,
 };
 
 /* No name of ours is longer; and a cut one may end inside a character. */
@@ -154,6 +159,20 @@ static bool is_question(enum command_id id)
     return id == COMMAND_QUEUE || id == COMMAND_DEAD || id == COMMAND_TICKET;
 }
 
+/* The answer comes when it has ended. */
+static struct outcome ask_for_reload(struct control *control, json_t *request_id, struct message *envelope)
+{
+    struct asker *asker = control->asker_count < ASKERS_MAX ? calloc(1, sizeof(*asker)) : NULL;
+    if (!asker)
+        return refuse(RPC_REFUSED, "%s", "too many have asked for a reload");
+    message_move(&asker->envelope, envelope);
+    asker->request_id = json_incref(request_id);
+    list_append(&control->askers, &asker->link);
+    control->asker_count++;
+    control->scope.reload(control->scope.context);
+    return (struct outcome){0};
+}
+
 static struct outcome do_method(struct control *control, const json_t *request, json_t *request_id,
                                 struct message *envelope)
 {
@@ -165,6 +184,8 @@ static struct outcome do_method(struct control *control, const json_t *request, 
         return refuse(RPC_INVALID_REQUEST, "%s", "not a JSON-RPC 2.0 request");
 
     enum command_id id = command_find(name);
+    if (id == COMMAND_RELOAD)
+        return ask_for_reload(control, request_id, envelope);
     if (id == COMMAND_COUNT || !(methods[id] || is_question(id)))
         return refuse(RPC_NO_METHOD, "there is no method \"%s\"", shown(name));
     struct chain *chain = NULL;
@@ -219,6 +240,43 @@ static json_t *refusal(const char *text)
 {
     struct outcome outcome = refuse(RPC_INVALID_REQUEST, "%s", text);
     return reply_json(&outcome, NULL);
+}
+
+/* ---- reload ---- */
+
+static void free_asker(struct control *control, struct asker *asker)
+{
+    list_remove(&asker->link);
+    control->asker_count--;
+    message_close(&asker->envelope);
+    json_decref(asker->request_id);
+    free(asker);
+}
+
+void control_begin_reload(struct control *control)
+{
+    LIST_EACH (link, &control->askers)
+        LIST_ENTRY(link, struct asker, link)->is_served = true;
+}
+
+static json_t *problems_json(const struct reload_result *result, json_t *id)
+{
+    return json_pack("{s:s, s:O?, s:{s:i, s:s, s:o}}", "jsonrpc", "2.0", "id", id, "error", "code",
+                     RPC_REFUSED, "message", "nothing was changed", "data", report_texts(&result->problems));
+}
+
+void control_tell_reload(struct control *control, const struct reload_result *result)
+{
+    LIST_EACH_SAFE (link, following, &control->askers) {
+        struct asker *asker = LIST_ENTRY(link, struct asker, link);
+        if (!asker->is_served)
+            continue;
+        struct outcome outcome = {.result = result->problems.count == 0 ? report_reload(result) : NULL};
+        send_json(control, &asker->envelope,
+                  outcome.result ? reply_json(&outcome, asker->request_id)
+                                 : problems_json(result, asker->request_id));
+        free_asker(control, asker);
+    }
 }
 
 /* Questions that chains have answered since. */
@@ -314,6 +372,7 @@ struct control *control_open(const struct daemon_conf *conf, const struct contro
     struct control *control = calloc(1, sizeof(*control));
     if (control) {
         control->scope = *scope;
+        list_init(&control->askers);
         if (endpoint_parse(&control->endpoint, conf->control, true, why, sizeof(why)) == 0 &&
             bind_control(control, conf->control_group, why, sizeof(why)) == 0)
             return control;
@@ -338,6 +397,8 @@ void control_close(struct control *control)
      */
     if (file_of(control))
         unlink(file_of(control));
+    LIST_EACH_SAFE (link, following, &control->askers)
+        free_asker(control, LIST_ENTRY(link, struct asker, link));
     endpoint_close(&control->endpoint);
     socket_close_gently(&control->socket, LAST_ANSWER_MS);
     free(control);

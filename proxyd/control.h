@@ -21,8 +21,9 @@ struct control;
 struct control_scope {
     void *zmq;
     const struct report_scope *report;
-    struct inspect *inspect;     /* for questions that chains answer later */
-    void (*stop)(void *context); /* ends the daemon in order; called from control_turn */
+    struct inspect *inspect;       /* for questions that chains answer later */
+    void (*stop)(void *context);   /* ends the daemon in order; called from control_turn */
+    void (*reload)(void *context); /* asks for a reload; likewise */
     void *context;
 };
 
@@ -37,6 +38,10 @@ int control_fd(const struct control *control);
 /* Answers what has arrived, a bounded number of requests. True when more may be waiting: call it again
  * without polling. */
 bool control_turn(struct control *control, int64_t now_ms);
+
+/* A reload begins: whoever has asked for one until now hears what comes of it. */
+void control_begin_reload(struct control *control);
+void control_tell_reload(struct control *control, const struct reload_result *result);
 
 /* Gives the last answers a moment to leave and releases the socket. */
 void control_close(struct control *control);

@@ -13,15 +13,14 @@
 #include "auth/digest.h"
 #include "auth/secret.h"
 #include "buffer/store.h"
-#include "proxies/chain.h"
 #include "proxies/guard.h"
 #include "proxies/kinds.h"
 #include "proxies/listener.h"
-#include "proxyd/control.h"
-#include "proxyd/doors.h"
+#include "proxyd/daemon_parts.h"
 #include "proxyd/http.h"
 #include "proxyd/log.h"
 #include "proxyd/notify.h"
+#include "proxyd/reload.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -51,40 +50,7 @@
 /* A chain that has not ended so long after it was told to end at once never will. */
 #define STUCK_MS 2000
 
-enum phase { RUNNING, DRAINING, ENDING };
-
-/* One chain, and how far the daemon has got with it. */
-struct slot {
-    struct chain *chain;
-    uint64_t turns;   /* at the last sign of life */
-    bool is_draining; /* chain_stop was called with time to drain */
-    bool is_ending;   /* and with none */
-};
-
-struct daemon {
-    const struct config *config;
-    struct event_sink events;
-    struct runtime runtime;
-    bool has_runtime;
-    struct slot *slots;
-    struct chain **chains; /* the same, for the control socket */
-    struct doors *doors;
-    struct control *control;
-    struct http *http;
-    struct report_scope report;
-    struct inspect *inspect;
-    int signals;
-    int waker;
-    enum phase phase;
-    int status; /* of the process, once it ends */
-    int64_t started_ms;
-    int64_t deadline_ms; /* DRAINING: becomes ENDING then; ENDING: stuck STUCK_MS later */
-    int64_t watchdog_ms; /* between two signs of life; 0 = nobody asks */
-    int64_t next_watchdog_ms;
-    char told[128]; /* the last STATUS= */
-};
-
-static int64_t clock_ms(void)
+int64_t daemon_clock_ms(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -130,11 +96,11 @@ void daemon_prepare(void)
     /* libzmq draws routing ids from rand() and does not seed it. */
     unsigned seed;
     if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-        seed = (unsigned)clock_ms() ^ (unsigned)getpid();
+        seed = (unsigned)daemon_clock_ms() ^ (unsigned)getpid();
     srand(seed);
 }
 
-static int failed(struct daemon *daemon, const char *what, const char *chain, const char *reason)
+int daemon_failed(struct daemon *daemon, const char *what, const char *chain, const char *reason)
 {
     if (chain)
         EVENT(&daemon->events, EVENT_ERROR, what, EVENT_TEXT("chain", chain), EVENT_TEXT("reason", reason));
@@ -143,7 +109,6 @@ static int failed(struct daemon *daemon, const char *what, const char *chain, co
     return -1;
 }
 
-/* Says once what anybody who can reach it may use, or may listen to as passwords pass. */
 static void warn_if_open(struct daemon *daemon, const char *chain, const struct access_conf *access,
                          const struct endpoint_list *endpoints)
 {
@@ -154,35 +119,47 @@ static void warn_if_open(struct daemon *daemon, const char *chain, const struct 
                   EVENT_TEXT("auth", access->auth == DOOR_PLAIN ? "plain" : "none"));
 }
 
+void daemon_warn_if_open(struct daemon *daemon, const struct chain_conf *conf)
+{
+    warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.endpoints);
+    warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.tickets);
+    warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.endpoints);
+    warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.workers.heartbeat);
+}
+
+struct chain *daemon_open_chain(struct daemon *daemon, struct chain_conf *conf, char *err, size_t err_size)
+{
+    struct chain *chain = chain_open(conf, &daemon->runtime, err, err_size);
+    if (chain)
+        chain_set_waker(chain, daemon->waker);
+    return chain;
+}
+
 /* Every chain, so that one start names every address in use. */
 static int open_chains(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
     int result = 0;
     for (size_t i = 0; i < config->chain_count; i++) {
-        const struct chain_conf *conf = config->chains[i];
         char err[256];
-        struct chain *chain = chain_open(conf, &daemon->runtime, err, sizeof(err));
+        struct chain *chain = daemon_open_chain(daemon, config->chains[i], err, sizeof(err));
         if (!chain) {
-            result = failed(daemon, "start-failed", conf->name, err);
+            result = daemon_failed(daemon, "start-failed", config->chains[i]->name, err);
             continue;
         }
-        chain_set_waker(chain, daemon->waker);
-        daemon->slots[i].chain = daemon->chains[i] = chain;
-        warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.endpoints);
-        warn_if_open(daemon, conf->name, &conf->frontend.access, &conf->frontend.tickets);
-        warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.endpoints);
-        warn_if_open(daemon, conf->name, &conf->backend.access, &conf->backend.workers.heartbeat);
+        daemon->chains[daemon->slot_count] = chain;
+        daemon->slots[daemon->slot_count++].chain = chain;
+        daemon_warn_if_open(daemon, config->chains[i]);
     }
     return result;
 }
 
 static int start_chains(struct daemon *daemon)
 {
-    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+    for (size_t i = 0; i < daemon->slot_count; i++) {
         char err[256];
         if (chain_start(daemon->chains[i], err, sizeof(err)) < 0)
-            return failed(daemon, "start-failed", daemon->config->chains[i]->name, err);
+            return daemon_failed(daemon, "start-failed", daemon->config->chains[i]->name, err);
     }
     return 0;
 }
@@ -191,9 +168,9 @@ static int start_chains(struct daemon *daemon)
 static void tell_status(struct daemon *daemon)
 {
     size_t counts[CHAIN_DRAINING + 1] = {0};
-    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+    for (size_t i = 0; i < daemon->slot_count; i++) {
         struct chain_stats stats;
-        if (chain_stats(daemon->chains[i], &stats) < 0)
+        if (chain_stats(daemon->slots[i].chain, &stats) < 0)
             return;
         counts[stats.state]++;
         chain_stats_close(&stats);
@@ -216,7 +193,7 @@ static void tell_status(struct daemon *daemon)
 
 static void begin_stop(struct daemon *daemon, const char *cause)
 {
-    int64_t now_ms = clock_ms();
+    int64_t now_ms = daemon_clock_ms();
     if (daemon->phase == RUNNING) {
         daemon->phase = DRAINING;
         daemon->deadline_ms = now_ms + daemon->config->daemon.drain_timeout_ms;
@@ -251,11 +228,13 @@ static bool feeds(const struct chain_conf *from, const struct chain_conf *to)
 /* Whether a running chain feeds chain `index`, or, with `is_fed`, is fed by it. */
 static bool has_neighbour(const struct daemon *daemon, size_t index, bool is_fed)
 {
-    struct chain_conf *const *chains = daemon->config->chains;
-    for (size_t i = 0; i < daemon->config->chain_count; i++)
-        if (i != index && !chain_is_stopped(daemon->chains[i]) &&
-            (is_fed ? feeds(chains[index], chains[i]) : feeds(chains[i], chains[index])))
+    const struct chain_conf *conf = chain_conf(daemon->slots[index].chain);
+    for (size_t i = 0; i < daemon->slot_count; i++) {
+        const struct chain *other = daemon->slots[i].chain;
+        if (i != index && !chain_is_stopped(other) &&
+            (is_fed ? feeds(conf, chain_conf(other)) : feeds(chain_conf(other), conf)))
             return true;
+    }
     return false;
 }
 
@@ -266,7 +245,9 @@ static bool stop_chains(struct daemon *daemon, int64_t now_ms)
     if (daemon->phase == DRAINING && now_ms >= daemon->deadline_ms)
         daemon->phase = ENDING;
     bool have_ended = true;
-    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+    if (!reload_withdraw(daemon) && daemon->phase == DRAINING)
+        return false;
+    for (size_t i = 0; i < daemon->slot_count; i++) {
         struct slot *slot = &daemon->slots[i];
         if (chain_is_stopped(slot->chain))
             continue;
@@ -286,25 +267,17 @@ static bool stop_chains(struct daemon *daemon, int64_t now_ms)
 /* A chain cannot be made to end: say which, and let the kernel clean up. */
 static void give_up(struct daemon *daemon)
 {
-    for (size_t i = 0; i < daemon->config->chain_count; i++)
-        if (!chain_is_stopped(daemon->chains[i]))
-            failed(daemon, "stop-stuck", daemon->config->chains[i]->name, "its loop does not turn");
+    for (size_t i = 0; i < daemon->slot_count; i++)
+        if (!chain_is_stopped(daemon->slots[i].chain))
+            daemon_failed(daemon, "stop-stuck", chain_conf(daemon->slots[i].chain)->name,
+                          "its loop does not turn");
     log_close();
     _exit(EXIT_FAILURE);
 }
 
-static void tell_users_problem(void *context, const char *text)
+static void reload_by_operator(void *context)
 {
-    failed(context, "users-reload-failed", NULL, text);
-}
-
-/* Of the files that the configuration names, users and keys are read again. */
-static void reload(struct daemon *daemon)
-{
-    if (doors_file_count(daemon->doors) > 0 && doors_reload(daemon->doors, tell_users_problem, daemon))
-        EVENT(&daemon->events, EVENT_INFO, "users-reloaded",
-              EVENT_NUMBER("files", (int64_t)doors_file_count(daemon->doors)));
-    failed(daemon, "reload-failed", NULL, "not yet available");
+    ((struct daemon *)context)->reload_wanted = "operator";
 }
 
 static void take_signals(struct daemon *daemon)
@@ -312,7 +285,7 @@ static void take_signals(struct daemon *daemon)
     struct signalfd_siginfo info;
     while (read(daemon->signals, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGHUP)
-            reload(daemon);
+            daemon->reload_wanted = "SIGHUP";
         else
             begin_stop(daemon, info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
     }
@@ -327,13 +300,14 @@ static void take_wake(struct daemon *daemon)
         return;
     const char *reason;
     if (daemon->phase == RUNNING && !doors_are_kept(daemon->doors, &reason)) {
-        failed(daemon, "auth-ended", NULL, reason);
+        daemon_failed(daemon, "auth-ended", NULL, reason);
         daemon->status = EXIT_FAILURE;
         begin_stop(daemon, "auth-ended");
     }
-    for (size_t i = 0; daemon->phase == RUNNING && i < daemon->config->chain_count; i++) {
-        if (chain_is_stopped(daemon->chains[i])) {
-            failed(daemon, "chain-ended", daemon->config->chains[i]->name, "its loop failed");
+    for (size_t i = 0; daemon->phase == RUNNING && i < daemon->slot_count; i++) {
+        const struct slot *slot = &daemon->slots[i];
+        if (chain_is_stopped(slot->chain) && !slot->is_leaving) {
+            daemon_failed(daemon, "chain-ended", chain_conf(slot->chain)->name, "its loop failed");
             daemon->status = EXIT_FAILURE;
             begin_stop(daemon, "chain-ended");
         }
@@ -348,15 +322,16 @@ static void watch(struct daemon *daemon, int64_t now_ms)
         return;
     daemon->next_watchdog_ms = now_ms + daemon->watchdog_ms;
     bool all_turn = doors_turn(daemon->doors);
-    for (size_t i = 0; i < daemon->config->chain_count; i++)
-        if (!chain_is_stopped(daemon->chains[i]) && chain_turns(daemon->chains[i]) == daemon->slots[i].turns)
+    for (size_t i = 0; i < daemon->slot_count; i++)
+        if (!chain_is_stopped(daemon->slots[i].chain) &&
+            chain_turns(daemon->slots[i].chain) == daemon->slots[i].turns)
             all_turn = false;
     if (all_turn)
         notify_send("WATCHDOG=1");
-    for (size_t i = 0; i < daemon->config->chain_count; i++) {
+    for (size_t i = 0; i < daemon->slot_count; i++) {
         if (all_turn)
-            daemon->slots[i].turns = chain_turns(daemon->chains[i]);
-        chain_ping(daemon->chains[i]);
+            daemon->slots[i].turns = chain_turns(daemon->slots[i].chain);
+        chain_ping(daemon->slots[i].chain);
     }
 }
 
@@ -378,6 +353,17 @@ static int next_timeout(const struct daemon *daemon, int64_t now_ms)
     return left_ms <= 0 ? 0 : left_ms > INT32_MAX ? INT32_MAX : (int)left_ms;
 }
 
+/* One that is asked for while another is under way comes after it: the file may have changed since. */
+static void move_reload(struct daemon *daemon)
+{
+    reload_move(daemon);
+    if (daemon->reload || !daemon->reload_wanted)
+        return;
+    const char *cause = daemon->reload_wanted;
+    daemon->reload_wanted = NULL;
+    reload_begin(daemon, cause);
+}
+
 static void loop(struct daemon *daemon)
 {
     struct pollfd fds[] = {
@@ -388,7 +374,7 @@ static void loop(struct daemon *daemon)
     };
     bool has_more = true;
     for (;;) {
-        int64_t now_ms = clock_ms();
+        int64_t now_ms = daemon_clock_ms();
         if (daemon->phase != RUNNING) {
             if (stop_chains(daemon, now_ms))
                 return;
@@ -399,22 +385,24 @@ static void loop(struct daemon *daemon)
         if (poll(fds, sizeof(fds) / sizeof(fds[0]), has_more ? 0 : next_timeout(daemon, now_ms)) < 0 &&
             errno != EINTR) {
             daemon->status = EXIT_FAILURE;
-            failed(daemon, "poll-failed", NULL, strerror(errno));
+            daemon_failed(daemon, "poll-failed", NULL, strerror(errno));
             begin_stop(daemon, "poll-failed");
         }
         take_signals(daemon);
         take_wake(daemon);
-        has_more = daemon->control && control_turn(daemon->control, clock_ms());
+        has_more = daemon->control && control_turn(daemon->control, daemon_clock_ms());
         if (daemon->http)
-            http_turn(daemon->http, clock_ms());
+            http_turn(daemon->http, daemon_clock_ms());
+        if (daemon->phase == RUNNING)
+            move_reload(daemon);
     }
 }
 
 /* The most that may exist at once: each link has its socket and a monitored pair, a REQ backend up to
  * `window` links an endpoint, and one that is closed counts until libzmq has reaped it. */
-static int count_sockets(const struct config *config)
+int64_t daemon_count_sockets(const struct config *config)
 {
-    enum { SOCKETS_OF_A_LINK = 4, FEW_MORE = 16, LIBZMQ_MAX = 65535 };
+    enum { SOCKETS_OF_A_LINK = 4, FEW_MORE = 16 };
     int64_t link_count = 0;
     for (size_t i = 0; i < config->chain_count; i++) {
         const struct chain_conf *conf = config->chains[i];
@@ -423,8 +411,15 @@ static int count_sockets(const struct config *config)
         link_count += (int64_t)conf->frontend.endpoints.count + (int64_t)conf->frontend.tickets.count +
                       (int64_t)conf->backend.endpoints.count * links;
     }
-    int64_t count = FEW_MORE + SOCKETS_OF_A_LINK * link_count;
-    return count < LIBZMQ_MAX ? (int)count : LIBZMQ_MAX;
+    return FEW_MORE + SOCKETS_OF_A_LINK * link_count;
+}
+
+/* With room for what a reload adds; it cannot be more later. */
+static int64_t socket_max(const struct config *config)
+{
+    enum { ROOM = 4096, LIBZMQ_MAX = 65535 };
+    int64_t count = 2 * daemon_count_sockets(config) + ROOM;
+    return count < LIBZMQ_MAX ? count : LIBZMQ_MAX;
 }
 
 /* Before the first socket. What is not for peers: a descriptor for each socket, two for each chain's loop, and
@@ -436,7 +431,7 @@ static int open_guard(struct daemon *daemon, char *err, size_t err_size)
     const struct guard_conf conf = {
         .max_connections = config->daemon.max_connections,
         .max_connections_per_address = config->daemon.max_connections_per_address,
-        .kept_descriptors = count_sockets(config) + DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count +
+        .kept_descriptors = daemon_count_sockets(config) + DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count +
                             (config->daemon.http[0] ? HTTP_DESCRIPTORS : 0) + FEW_MORE,
     };
     return guard_open(&conf, daemon->events, err, err_size);
@@ -465,15 +460,15 @@ static void digest_message(uint64_t sender, const struct message *body, uint8_t 
 }
 
 /* One store for all chains that keep their queue on disk. */
-static int open_store(struct daemon *daemon, char *err, size_t err_size)
+int daemon_open_store(struct daemon *daemon, const struct config *config, char *err, size_t err_size)
 {
     const struct store_conf conf = {
         .directory = daemon->config->daemon.state_dir, .event = on_store_event, .context = daemon};
     bool is_needed = false;
-    for (size_t i = 0; i < daemon->config->chain_count; i++)
-        is_needed |= daemon->config->chains[i]->queue.store == STORE_DISK;
+    for (size_t i = 0; i < config->chain_count; i++)
+        is_needed |= config->chains[i]->queue.store == STORE_DISK;
     daemon->runtime.digest = digest_message;
-    if (is_needed)
+    if (is_needed && !daemon->runtime.store)
         daemon->runtime.store = store_open(&conf, err, err_size);
     return is_needed && !daemon->runtime.store ? -1 : 0;
 }
@@ -511,15 +506,16 @@ static int start(struct daemon *daemon)
     daemon->slots = calloc(config->chain_count, sizeof(*daemon->slots));
     daemon->chains = calloc(config->chain_count, sizeof(struct chain *));
     if (daemon->signals < 0 || daemon->waker < 0 || !daemon->slots || !daemon->chains)
-        return failed(daemon, "start-failed", NULL, strerror(errno));
+        return daemon_failed(daemon, "start-failed", NULL, strerror(errno));
 
+    daemon->socket_max = socket_max(config);
     if (open_guard(daemon, err, sizeof(err)) < 0 ||
-        runtime_open(&daemon->runtime, count_sockets(config), daemon->events, err, sizeof(err)) < 0)
-        return failed(daemon, "start-failed", NULL, err);
+        runtime_open(&daemon->runtime, (int)daemon->socket_max, daemon->events, err, sizeof(err)) < 0)
+        return daemon_failed(daemon, "start-failed", NULL, err);
     daemon->has_runtime = true;
     if (secret_open() < 0 || open_doors(daemon, err, sizeof(err)) < 0 ||
-        open_store(daemon, err, sizeof(err)) < 0)
-        return failed(daemon, "start-failed", NULL, err);
+        daemon_open_store(daemon, config, err, sizeof(err)) < 0)
+        return daemon_failed(daemon, "start-failed", NULL, err);
 
     if (open_chains(daemon) < 0)
         return -1;
@@ -535,16 +531,17 @@ static int start(struct daemon *daemon)
             .report = &daemon->report,
             .inspect = daemon->inspect = inspect_new(daemon->waker),
             .stop = stop_by_operator,
+            .reload = reload_by_operator,
             .context = daemon,
         };
         if (!daemon->inspect)
-            return failed(daemon, "start-failed", NULL, "memory is short");
+            return daemon_failed(daemon, "start-failed", NULL, "memory is short");
         daemon->control = control_open(&config->daemon, &scope, err, sizeof(err));
         if (!daemon->control)
-            return failed(daemon, "start-failed", NULL, err);
+            return daemon_failed(daemon, "start-failed", NULL, err);
     }
     if (config->daemon.http[0] && open_http(daemon, err, sizeof(err)) < 0)
-        return failed(daemon, "start-failed", NULL, err);
+        return daemon_failed(daemon, "start-failed", NULL, err);
     return start_chains(daemon);
 }
 
@@ -561,9 +558,9 @@ static void stop(struct daemon *daemon)
         http_close(daemon->http);
     if (daemon->control)
         control_close(daemon->control);
-    for (size_t i = daemon->config->chain_count; daemon->chains && i-- > 0;)
-        if (daemon->chains[i])
-            chain_free(daemon->chains[i]);
+    for (size_t i = daemon->slot_count; i-- > 0;)
+        chain_free(daemon->slots[i].chain);
+    reload_free(daemon);
     listeners_close();
     inspect_free(daemon->inspect);
     doors_close(daemon->doors);
@@ -580,18 +577,19 @@ static void stop(struct daemon *daemon)
         close(daemon->signals);
 }
 
-int daemon_run(const struct config *config)
+int daemon_run(struct config *config)
 {
     struct daemon daemon = {
         .config = config,
         .events = log_sink(),
         .signals = -1,
         .waker = -1,
-        .started_ms = clock_ms(),
+        .started_ms = daemon_clock_ms(),
         .watchdog_ms = notify_watchdog_usec() / 1000 / 4,
     };
     if (log_open(config->daemon.log_level, config->daemon.log_format) < 0) {
-        failed(&daemon, "start-failed", NULL, "cannot start the log");
+        daemon_failed(&daemon, "start-failed", NULL, "cannot start the log");
+        config_free(config);
         return EXIT_FAILURE;
     }
     EVENT(&daemon.events, EVENT_INFO, "starting", EVENT_TEXT("version", PROXYD_VERSION),
@@ -608,5 +606,6 @@ int daemon_run(const struct config *config)
     stop(&daemon);
     EVENT(&daemon.events, EVENT_INFO, "stopped", EVENT_NUMBER("status", daemon.status));
     log_close();
+    config_free(daemon.config);
     return daemon.status;
 }

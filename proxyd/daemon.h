@@ -13,7 +13,7 @@
 void daemon_prepare(void);
 
 /* Runs until a signal or the control socket stops it. The exit status: 0, or 1 when something failed, which
- * the log says. */
-int daemon_run(const struct config *config);
+ * the log says. Takes `config`. */
+int daemon_run(struct config *config);
 
 #endif

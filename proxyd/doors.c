@@ -26,14 +26,18 @@ enum {
 
 /* A file of users or keys, shared by all sides that name it. */
 struct users_file {
-    const char *path;
+    char *path;
     enum users_kind kind;
     struct users_slot *slot;
     struct users *fresh; /* read again, not yet in force */
+    bool is_wanted;      /* by the latest configuration */
+    bool is_new;         /* since doors_prepare */
 };
 
 struct doors {
     const struct config *config;
+    void *zmq;
+    int waker;
     struct event_sink events;
     struct doorman doorman;
     struct users_file *files;
@@ -101,70 +105,58 @@ static struct users *load_file(const struct doors *doors, const struct users_fil
                       context);
 }
 
-/* The first problem is the reason; the configuration's check has told all of them a moment ago. */
-struct reason {
-    char *text;
-    size_t size;
-};
-
-static void keep_first(void *context, const char *text)
+/* Adds the file of one side, unless it is there. */
+static bool want_file(struct doors *doors, const struct access_conf *access, users_problem_fn *problem,
+                      void *context)
 {
-    struct reason *reason = context;
-    if (reason->text[0] == '\0')
-        snprintf(reason->text, reason->size, "%s", text);
-}
-
-static int add_file(struct doors *doors, const struct access_conf *access, char *err, size_t err_size)
-{
-    struct reason reason = {.text = err, .size = err_size};
-    struct users_file *file = &doors->files[doors->file_count];
-    if (!path_of(doors, access) || find_file(doors, access))
-        return 0;
-    file->path = path_of(doors, access);
-    file->kind = access->auth == DOOR_CURVE ? USERS_KEYS : USERS_PASSWORDS;
-    err[0] = '\0';
-    struct users *users = load_file(doors, file, keep_first, &reason);
-    file->slot = users ? users_slot_new(users) : NULL;
-    if (file->slot) {
-        doors->file_count++;
-        return 0;
+    struct users_file *known = find_file(doors, access);
+    if (known)
+        known->is_wanted = true;
+    if (known || !path_of(doors, access))
+        return true;
+    struct users_file *larger = realloc(doors->files, (doors->file_count + 1) * sizeof(*doors->files));
+    struct users_file file = {.path = strdup(path_of(doors, access)),
+                              .kind = access->auth == DOOR_CURVE ? USERS_KEYS : USERS_PASSWORDS,
+                              .is_wanted = true,
+                              .is_new = true};
+    doors->files = larger ? larger : doors->files;
+    struct users *users = larger && file.path ? load_file(doors, &file, problem, context) : NULL;
+    file.slot = users ? users_slot_new(users) : NULL;
+    if (file.slot) {
+        doors->files[doors->file_count++] = file;
+        return true;
     }
+    if (users || !larger || !file.path)
+        problem(context, "out of memory");
     users_free(users);
-    keep_first(&reason, "out of memory");
-    return -1;
+    free(file.path);
+    return false;
 }
 
-static int load_files(struct doors *doors, char *err, size_t err_size)
+static void drop_files(struct doors *doors, bool (*is_over)(const struct users_file *file))
 {
-    const struct config *config = doors->config;
-    doors->files = calloc(SIDES * config->chain_count, sizeof(*doors->files));
-    if (!doors->files) {
-        snprintf(err, err_size, "out of memory");
-        return -1;
-    }
-    for (size_t i = 0; i < config->chain_count; i++)
-        for (enum door_side side = DOOR_FRONTEND; side <= DOOR_BACKEND; side++)
-            if (add_file(doors, access_of(config->chains[i], side), err, err_size) != 0)
-                return -1;
-    return 0;
-}
-
-bool doors_reload(struct doors *doors, users_problem_fn *problem, void *context)
-{
-    bool is_good = true;
-    for (size_t i = 0; i < doors->file_count; i++) {
-        doors->files[i].fresh = load_file(doors, &doors->files[i], problem, context);
-        is_good &= doors->files[i].fresh != NULL;
-    }
+    size_t kept = 0;
     for (size_t i = 0; i < doors->file_count; i++) {
         struct users_file *file = &doors->files[i];
-        if (is_good)
-            users_slot_swap(file->slot, file->fresh);
-        else
-            users_free(file->fresh);
-        file->fresh = NULL;
+        if (!is_over(file)) {
+            doors->files[kept++] = *file;
+            continue;
+        }
+        users_slot_free(file->slot);
+        users_free(file->fresh);
+        free(file->path);
     }
-    return is_good;
+    doors->file_count = kept;
+}
+
+static bool is_new(const struct users_file *file)
+{
+    return file->is_new;
+}
+
+static bool is_unwanted(const struct users_file *file)
+{
+    return !file->is_wanted;
 }
 
 size_t doors_file_count(const struct doors *doors)
@@ -211,9 +203,8 @@ static int fill_policy(const struct doors *doors, const struct chain_conf *conf,
     return policy->allow && policy->deny ? 0 : -1;
 }
 
-static int set_policies(struct doors *doors)
+static int set_policies(struct doors *doors, const struct config *config)
 {
-    const struct config *config = doors->config;
     struct zap_policy *policies = calloc(SIDES * config->chain_count, sizeof(*policies));
     char(*domains)[DOMAIN_BYTES] = calloc(SIDES * config->chain_count, sizeof(*domains));
     size_t count = 0;
@@ -369,45 +360,124 @@ static bool any_side_asks(const struct config *config)
     return false;
 }
 
-static int open_zap(struct doors *doors, void *zmq, int waker, char *err, size_t err_size)
+/* Everybody hears "later" until there are policies. */
+static int open_zap(struct doors *doors, char *err, size_t err_size)
 {
     const struct zap_conf conf = {
-        .zmq = zmq,
+        .zmq = doors->zmq,
         .handshake_ms = SOCKET_HANDSHAKE_MS,
         .memory_bytes = (size_t)doors->config->daemon.auth_memory_bytes,
-        .waker = waker,
+        .waker = doors->waker,
         .audit = audit,
         .audit_context = doors,
     };
-    doors->audit_limits = limits_new(1, SECOND_MS, AUDIT_BURST, AUDIT_PEERS_MAX);
-    if (doors->audit_limits)
-        doors->zap = zap_open(&conf, err, err_size);
-    if (doors->zap && set_policies(doors) == 0)
-        return 0;
-    if (doors->zap || !doors->audit_limits)
+    if (!doors->audit_limits)
+        doors->audit_limits = limits_new(1, SECOND_MS, AUDIT_BURST, AUDIT_PEERS_MAX);
+    if (!doors->audit_limits) {
         snprintf(err, err_size, "out of memory");
-    return -1;
+        return -1;
+    }
+    doors->zap = zap_open(&conf, err, err_size);
+    return doors->zap ? 0 : -1;
+}
+
+bool doors_prepare(struct doors *doors, const struct config *next, users_problem_fn *problem, void *context)
+{
+    char err[256];
+    bool is_good = true;
+    for (size_t i = 0; i < doors->file_count; i++)
+        doors->files[i].is_wanted = doors->files[i].is_new = false;
+    for (size_t i = 0; i < SIDES * next->chain_count; i++)
+        is_good &= want_file(doors, access_of(next->chains[i / SIDES], (enum door_side)(i % SIDES)), problem,
+                             context);
+    for (size_t i = 0; i < doors->file_count; i++) {
+        struct users_file *file = &doors->files[i];
+        if (!file->is_wanted || file->is_new)
+            continue;
+        file->fresh = load_file(doors, file, problem, context);
+        is_good &= file->fresh != NULL;
+    }
+    if (is_good && any_side_asks(next) && !doors->zap && open_zap(doors, err, sizeof(err)) != 0) {
+        problem(context, err);
+        is_good = false;
+    }
+    if (!is_good)
+        doors_revert(doors);
+    return is_good;
+}
+
+bool doors_commit(struct doors *doors, const struct config *next)
+{
+    if (doors->zap && set_policies(doors, next) != 0)
+        return false;
+    for (size_t i = 0; i < doors->file_count; i++) {
+        struct users_file *file = &doors->files[i];
+        if (file->fresh)
+            users_slot_swap(file->slot, file->fresh);
+        file->fresh = NULL;
+        file->is_new = false;
+    }
+    doors->config = next;
+    return true;
+}
+
+void doors_revert(struct doors *doors)
+{
+    drop_files(doors, is_new);
+    for (size_t i = 0; i < doors->file_count; i++) {
+        users_free(doors->files[i].fresh);
+        doors->files[i].fresh = NULL;
+        doors->files[i].is_wanted = true;
+    }
+}
+
+void doors_settle(struct doors *doors)
+{
+    drop_files(doors, is_unwanted);
+}
+
+/* The first problem is the reason; the configuration's check has told all of them a moment ago. */
+struct reason {
+    char *text;
+    size_t size;
+};
+
+static void keep_first(void *context, const char *text)
+{
+    struct reason *reason = context;
+    if (reason->text[0] == '\0')
+        snprintf(reason->text, reason->size, "%s", text);
 }
 
 struct doors *doors_open(const struct config *config, void *zmq, struct event_sink events, int waker,
                          char *err, size_t err_size)
 {
     struct doors *doors = calloc(1, sizeof(*doors));
+    struct reason reason = {.text = err, .size = err_size};
+    err[0] = '\0';
     if (!doors) {
-        snprintf(err, err_size, "out of memory");
+        keep_first(&reason, "out of memory");
         return NULL;
     }
     *doors = (struct doors){
         .config = config,
+        .zmq = zmq,
+        .waker = waker,
         .events = events,
         .doorman =
             {.open = open_door, .close = close_door, .refresh = refresh, .check = check, .context = doors},
     };
-    if (load_files(doors, err, err_size) == 0 &&
-        (!any_side_asks(config) || open_zap(doors, zmq, waker, err, err_size) == 0))
+    if (doors_prepare(doors, config, keep_first, &reason) && doors_commit(doors, config))
         return doors;
+    keep_first(&reason, "out of memory");
     doors_close(doors);
     return NULL;
+}
+
+static bool is_any(const struct users_file *file)
+{
+    (void)file;
+    return true;
 }
 
 void doors_close(struct doors *doors)
@@ -415,8 +485,7 @@ void doors_close(struct doors *doors)
     if (!doors)
         return;
     zap_close(doors->zap);
-    for (size_t i = 0; i < doors->file_count; i++)
-        users_slot_free(doors->files[i].slot);
+    drop_files(doors, is_any);
     limits_free(doors->audit_limits);
     free(doors->files);
     free(doors);

@@ -32,8 +32,14 @@ const struct doorman *doors_doorman(const struct doors *doors);
 /* How many files of users and keys are in force. */
 size_t doors_file_count(const struct doors *doors);
 
-/* Reads them again. Either all are put in force or, after every problem was told, none. */
-bool doors_reload(struct doors *doors, users_problem_fn *problem, void *context);
+/* Another configuration, in two steps. doors_prepare reads all files of users and keys again; after it, chains of `next`
+ * can be opened, and nothing is in force yet. False after every problem was told. Then either doors_commit puts it in
+ * force (false when memory is short, and nothing has changed), and `next` must outlive the doors, or doors_revert
+ * forgets it. Once no chain of the configuration before is left: doors_settle. */
+bool doors_prepare(struct doors *doors, const struct config *next, users_problem_fn *problem, void *context);
+bool doors_commit(struct doors *doors, const struct config *next);
+void doors_revert(struct doors *doors);
+void doors_settle(struct doors *doors);
 
 /* False when nobody answers for the protected sockets any more; `*reason` then says why. */
 bool doors_are_kept(const struct doors *doors, const char **reason);

@@ -51,15 +51,13 @@ static int run(const char *path, bool only_checks)
     if (!config)
         return STATUS_USAGE;
 
-    int status;
     if (only_checks) {
         printf("%s: OK (%zu %s)\n", path, config->chain_count, config->chain_count == 1 ? "chain" : "chains");
-        status = printed();
-    } else {
-        status = daemon_run(config);
+        int status = printed();
+        config_free(config);
+        return status;
     }
-    config_free(config);
-    return status;
+    return daemon_run(config);
 }
 
 int main(int argc, char **argv)

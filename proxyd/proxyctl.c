@@ -24,7 +24,13 @@
 
 #define DEFAULT_PATH "/etc/proxyd/proxyd.conf"
 
-enum { STATUS_USAGE = 2, ANSWER_MS = 5000, INTERVAL_MS_MIN = 100, TOP_ANSWER_MS = 1000 };
+enum {
+    STATUS_USAGE = 2,
+    ANSWER_MS = 5000,
+    INTERVAL_MS_MIN = 100,
+    TOP_ANSWER_MS = 1000,
+    RELOAD_ANSWER_MS = 3600 * 1000
+};
 
 struct settings {
     const char *config;
@@ -190,6 +196,16 @@ static char *control_endpoint(const struct settings *settings)
     return endpoint;
 }
 
+/* With every problem on a line of its own, as far as they fit. */
+static void write_refusal(const char *method, const char *refusal, const json_t *problems, char *err,
+                          size_t err_size)
+{
+    int used = snprintf(err, err_size, "%s: %s", method, refusal);
+    for (size_t i = 0; i < json_array_size(problems) && used < (int)err_size; i++)
+        used += snprintf(err + used, err_size - (size_t)used, "\n%s",
+                         json_string_value(json_array_get(problems, i)));
+}
+
 /* The result of a method; takes `params`. NULL with a reason in `err`. */
 static json_t *ask(const char *endpoint, const char *method, json_t *params, int64_t limit_ms, char *err,
                    size_t err_size)
@@ -220,10 +236,11 @@ static json_t *ask(const char *endpoint, const char *method, json_t *params, int
     if (rc == PEER_OK) {
         zmq_msg_t *frame = message_frame(&reply, 0);
         json_t *answer = json_loadb(zmq_msg_data(frame), zmq_msg_size(frame), 0, NULL);
-        const char *refusal = json_string_value(json_object_get(json_object_get(answer, "error"), "message"));
+        const json_t *error = json_object_get(answer, "error");
+        const char *refusal = json_string_value(json_object_get(error, "message"));
         result = json_incref(json_object_get(answer, "result"));
         if (!result && refusal)
-            snprintf(err, err_size, "%s: %s", method, refusal);
+            write_refusal(method, refusal, json_object_get(error, "data"), err, err_size);
         else if (!result)
             snprintf(err, err_size, "%s: the answer is not JSON-RPC 2.0: is this a control socket?",
                      endpoint);
@@ -255,14 +272,17 @@ static void print_result(const struct settings *settings, enum command_id id, co
         render_status(stdout, result, has_colour());
     } else if (id == COMMAND_SHOW) {
         render_chain(stdout, result, has_colour());
+    } else if (id == COMMAND_RELOAD) {
+        render_reload(stdout, result);
     }
 }
 
 /* The same for a command that is asked once. NULL after a complaint. */
 static json_t *ask_once(void *endpoint, enum command_id id, json_t *params)
 {
-    char err[300];
-    json_t *result = ask(endpoint, command_info(id)->name, params, ANSWER_MS, err, sizeof(err));
+    char err[16 * 1024];
+    int64_t limit_ms = id == COMMAND_RELOAD ? RELOAD_ANSWER_MS : ANSWER_MS;
+    json_t *result = ask(endpoint, command_info(id)->name, params, limit_ms, err, sizeof(err));
     if (!result)
         fprintf(stderr, "proxyctl: %s\n", err);
     return result;

@@ -502,3 +502,26 @@ void render_frames(FILE *out, const json_t *frames)
         free(bytes);
     }
 }
+
+void render_reload(FILE *out, const json_t *result)
+{
+    static const struct {
+        const char *key, *title;
+    } rows[] = {
+        {"added", "added"},
+        {"changed", "changed"},
+        {"removed", "removed"},
+        {"kept", "kept in the store"},
+        {"restart_needed", "needs a restart"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const json_t *names = json_object_get(result, rows[i].key);
+        for (size_t k = 0; k < json_array_size(names); k++) {
+            const char *name = json_string_value(json_array_get(names, k));
+            fprintf(out, "%s %s\n", rows[i].title, name ? name : "-");
+        }
+    }
+    fprintf(out, "unchanged %" JSON_INTEGER_FORMAT ", %" JSON_INTEGER_FORMAT " ms\n",
+            json_integer_value(json_object_get(result, "unchanged")),
+            json_integer_value(json_object_get(result, "took_ms")));
+}

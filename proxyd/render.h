@@ -24,6 +24,9 @@ void render_silence(FILE *out, const char *why, int64_t age_ms, bool has_colour)
 /* One chain: its configuration, then its part of the status. */
 void render_chain(FILE *out, const json_t *chain, bool has_colour);
 
+/* What a reload has changed, by name. */
+void render_reload(FILE *out, const json_t *result);
+
 /* Any bytes as text on one line. What is not UTF-8, and what a terminal would obey, is escaped. */
 void render_text(FILE *out, const void *data, size_t size);
 

@@ -159,7 +159,7 @@ json_t *report_status(const struct report_scope *scope, int64_t now_ms)
                      scope->store ? store_json(scope->store) : NULL);
 }
 
-static json_t *texts_json(const struct text_list *texts)
+json_t *report_texts(const struct text_list *texts)
 {
     json_t *list = json_array();
     for (size_t i = 0; i < texts->count; i++)
@@ -186,7 +186,7 @@ static json_t *value_json(const struct config_key *key, const struct chain_conf 
     case CONFIG_COUNT:
         return json_integer(*(const int64_t *)field);
     case CONFIG_TEXTS:
-        return texts_json(field);
+        return report_texts(field);
     case CONFIG_ENDPOINT:
         return json_string(((const struct endpoint_list *)field)->items[0].text);
     case CONFIG_ENDPOINTS:
@@ -220,4 +220,12 @@ json_t *report_chain(struct chain *chain)
     return json_pack("{s:{s:s, s:s, s:s, s:o, s:o, s:o}, s:o}", "config", "name", conf->name, "kind",
                      conf->kind->name, "dialect", conf->dialect->name, "frontend", frontend, "backend",
                      backend, "queue", group_json(CONFIG_QUEUE, conf), "status", chain_json(chain, true));
+}
+
+json_t *report_reload(const struct reload_result *result)
+{
+    return json_pack("{s:o, s:o, s:o, s:I, s:o, s:o, s:I}", "added", report_texts(&result->added), "changed",
+                     report_texts(&result->changed), "removed", report_texts(&result->removed), "unchanged",
+                     (json_int_t)result->unchanged, "restart_needed", report_texts(&result->restart_needed),
+                     "kept", report_texts(&result->kept), "took_ms", (json_int_t)result->took_ms);
 }

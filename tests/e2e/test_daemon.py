@@ -150,14 +150,6 @@ def test_what_a_chain_still_holds_reaches_the_chain_it_feeds(net):
     assert sorted(upstream.bodies, key=int) == [b"%d" % number for number in range(40)]
 
 
-def test_sighup_says_that_reload_is_not_available_yet(net):
-    calls = net.chain("rep-req", to=net.rep())
-    proxyd = net.proxyd(calls)
-    proxyd.signal(signal.SIGHUP)
-    eventually(lambda: proxyd.events("reload-failed", reason="not yet available"))
-    assert net.caller(calls).call(b"x") == [b"x"]
-
-
 # ---- service manager -------------------------------------------------------------------------------------------
 
 def test_ready_comes_once_endpoints_are_bound(net):

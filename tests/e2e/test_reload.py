@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: MIT
+"""Reload: all or nothing; only what changed is touched; nobody who waits is forgotten and nothing queued is lost."""
+import os
+import signal
+import socket
+import stat
+import subprocess
+
+import pytest
+
+from harness import PROXYCTL, eventually, free_endpoint
+from peers import error_of, outcomes, swallow
+
+
+def reload(proxyd, *chains, **daemon):
+    """Writes another configuration and has it loaded; the result."""
+    proxyd.write(chains, daemon)
+    return proxyd.control("reload", timeout=15)
+
+
+def problems(proxyd, config, **daemon):
+    """Of a reload that must be refused."""
+    proxyd.write(config, daemon)
+    error = proxyd.control_raw({"jsonrpc": "2.0", "id": 1, "method": "reload"})["error"]
+    assert error["message"] == "nothing was changed"
+    return error["data"]
+
+
+def names(result):
+    return {key: result[key] for key in ("added", "changed", "removed", "unchanged") if result[key]}
+
+
+def test_only_what_changed_is_touched_and_named(net):
+    upstream, spare = net.router(), net.router()
+    same, changed, gone = (net.chain("rep-req", to=upstream, name=name) for name in ("same", "changed", "gone"))
+    proxyd = net.proxyd(same, changed, gone)
+    callers = {chain.name: net.caller(chain) for chain in (same, changed)}
+    for caller in callers.values():
+        assert caller.call(b"x") == [b"x"]
+    moved = net.chain("rep-req", at=changed.endpoint, to=spare, name="changed")
+    added = net.chain("rep-req", to=spare, name="added")
+    result = reload(proxyd, added, same, moved)
+    assert names(result) == {"added": ["added"], "changed": ["changed"], "removed": ["gone"], "unchanged": 1}
+    assert list(proxyd.status()["chains"]) == ["added", "same", "changed"]
+    for caller in callers.values():
+        assert caller.call(b"y") == [b"y"]
+    assert net.caller(added).call(b"z") == [b"z"]
+    assert spare.bodies == [b"y", b"z"]
+    assert proxyd.chain("same")["accepted"] == proxyd.chain("changed")["accepted"] == 2
+    assert proxyd.events("chain-changed", chain="changed", frontend="kept", backend="new")
+    assert proxyd.events("chain-added", chain="added") and proxyd.events("chain-removed", chain="gone")
+    assert not proxyd.events("chain-changed", chain="same")
+    assert proxyd.events("reloaded", added=1, changed=1, removed=1, unchanged=1)
+
+
+def test_a_file_with_problems_changes_nothing_and_all_are_told(net):
+    calls = net.chain("rep-req", to=net.rep())
+    taken = net.rep()
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    wrong = net.chain("rep-req", at=calls.endpoint, to=net.endpoint(), queue={"max_age": "5 parsecs"})
+    other = net.chain("rep-req", to=net.endpoint(), name="other", backend={"windw": 3})
+    told = problems(proxyd, (wrong, other))
+    assert len(told) == 2 and "max_age" in told[0] and "windw" in told[1]
+    fresh = net.chain("rep-req", to=taken, name="fresh")
+    ours = [net.chain("rep-req", at=at, to=taken, name=name)
+            for name, at in (("one", taken.endpoint), ("two", net.ipc("precious")))]
+    (net.scratch / "precious").write_text("precious")
+    kind = net.chain("rep-pub", at=calls.endpoint, name=calls.name)
+    told = problems(proxyd, (fresh, *ours, kind))
+    assert all(any(f'chain "{name}"' in line for line in told) for name in ("one", "two", calls.name)), told
+    assert list(proxyd.status()["chains"]) == [calls.name]
+    net.rep(endpoint=fresh.endpoint)  # nobody listens there any more
+    assert caller.call(b"x") == [b"x"]
+    assert len(proxyd.events("reload-failed")) == 5
+
+
+def test_requests_in_flight_and_queued_outlive_a_changed_backend(net):
+    first, second = net.router(swallow), net.router()
+    calls = net.chain("rep-req", to=first, backend={"window": 2})
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "5s"})
+    pipeline = net.pipeline(calls)
+    bodies = pipeline.send_each([b"%d" % n for n in range(20)])
+    proxyd.wait_for(calls, inflight=2, queued=18)
+    first.do(lambda: [first.later(0.2, lambda r=request: first.reply(r, *r.body)) for request in list(first.log)])
+    result = reload(proxyd, net.chain("rep-req", at=calls.endpoint, to=second, backend={"window": 3}), drain_timeout="5s")
+    assert names(result) == {"changed": ["rep-req"]} and result["took_ms"] >= 100
+    assert {tag: answer[0] for tag, answer in pipeline.wait().items()} == bodies
+    assert len(first.log) == 2 and len(second.log) == 18
+    assert proxyd.wait_for(calls, delivered=20)["accepted"] == 20
+
+
+def test_what_does_not_end_in_time_is_told_the_truth(net):
+    calls = net.chain("rep-req", to=net.router(swallow), backend={"window": 1})
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "200ms"})
+    pipeline = net.pipeline(calls)
+    pipeline.send_each([b"a", b"b"])
+    proxyd.wait_for(calls, inflight=1, queued=1)
+    reload(proxyd, net.chain("rep-req", at=calls.endpoint, to=net.rep()), drain_timeout="200ms")
+    assert outcomes(pipeline.wait()) == {"lost": 1, "reply": 1}
+
+
+def test_callers_of_a_changed_frontend_hear_their_answers_first(net):
+    upstream = net.router(lambda server, request: server.later(0.2, lambda: server.reply(request, *request.body)))
+    calls = net.chain("rep-req", to=upstream)
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "5s"})
+    pipeline = net.pipeline(calls)
+    pipeline.send_each([b"%d" % n for n in range(10)])
+    proxyd.wait_for(calls, accepted=10)
+    stricter = net.chain("rep-req", at=calls.endpoint, to=upstream, frontend={"max_message": "100B"})
+    assert names(reload(proxyd, stricter, drain_timeout="5s")) == {"changed": ["rep-req"]}
+    assert outcomes(pipeline.wait()) == {"reply": 10}
+    caller = net.caller(calls)
+    assert caller.call(b"short") == [b"short"]
+    assert error_of(caller.call(bytes(200))) == (413, "too-large")
+
+
+def test_new_requests_on_a_frontend_that_leaves_may_come_again(net):
+    upstream = net.router(swallow)
+    calls = net.chain("rep-req", to=upstream)
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "1s"})
+    pipeline = net.pipeline(calls)
+    pipeline.send(b"first")
+    proxyd.wait_for(calls, inflight=1)
+    proxyd.write((net.chain("rep-req", to=upstream),), {"drain_timeout": "1s"})
+    proxyd.signal(signal.SIGHUP)
+    eventually(lambda: proxyd.events("chain-changed", frontend="new"))
+    late = eventually(lambda: error_of(pipeline.call(b"late")) if not pipeline.answers.get(b"0") else True)
+    assert late == (503, "shutting-down")
+    upstream.do(lambda: upstream.reply(upstream.log[0], b"done"))
+    eventually(lambda: pipeline.drain().answers.get(b"0") == [[b"done"]])
+    eventually(lambda: proxyd.events("reloaded", changed=1))
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+def test_messages_of_a_changed_chain_stay_in_order(net, store):
+    publisher = net.publisher()
+    upstream = net.router()
+    feed = dict(at=publisher.endpoint, name="feed", queue={"store": store})
+    proxyd = net.proxyd(net.chain("sub-req", to=net.endpoint(), **feed))
+    publisher.wait_subscribed()
+    for number in range(300):
+        publisher.publish(b"%d" % number)
+    proxyd.wait_for("feed", queued=300)
+    bounded = dict(feed, queue={"store": store, "max_messages": 400, **({"sync": "100ms"} if store == "disk" else {})})
+    reload(proxyd, net.chain("sub-req", to=upstream, backend={"window": 1}, **bounded))
+    proxyd.wait_for("feed", delivered=300, queued=0)
+    assert upstream.bodies == [b"%d" % number for number in range(300)]
+
+
+def test_messages_move_with_the_store(net):
+    publisher = net.publisher()
+    nobody = net.endpoint()
+    def feed(store, to=nobody):
+        return net.chain("sub-req", at=publisher.endpoint, to=to, name="feed", backend={"window": 1}, queue={"store": store})
+    proxyd = net.proxyd(feed("memory"))
+    publisher.wait_subscribed()
+    for number in range(2000):
+        publisher.publish(b"%d" % number)
+    proxyd.wait_for("feed", queued=2000)
+    reload(proxyd, feed("disk"))
+    assert proxyd.wait_for("feed", queued=2000)["accepted"] == 2000
+    proxyd.kill()
+    proxyd.start()
+    assert proxyd.wait_for("feed", queued=2000)["restored"] == 2000
+    upstream = net.router()
+    reload(proxyd, feed("memory", upstream))
+    proxyd.wait_for("feed", delivered=2000, queued=0, accepted=2000)
+    assert upstream.bodies == [b"%d" % number for number in range(2000)]
+
+
+def test_a_removed_chain_leaves_its_messages_in_the_store(net):
+    publisher, upstream = net.publisher(), net.router()
+    calls = net.chain("rep-req", to=upstream)
+    def feed(to):
+        return net.chain("sub-req", at=publisher.endpoint, to=to, name="feed", backend={"window": 1}, queue={"store": "disk"})
+    proxyd = net.proxyd(calls, feed(net.endpoint()))
+    publisher.wait_subscribed()
+    for number in range(10):
+        publisher.publish(b"%d" % number)
+    proxyd.wait_for("feed", queued=10)
+    result = reload(proxyd, calls)
+    assert result["kept"] == ["feed"] and result["removed"] == ["feed"]
+    assert proxyd.events("queue-kept", chain="feed", messages=10, dead=0)
+    reload(proxyd, calls, feed(upstream))
+    proxyd.wait_for("feed", restored=10, delivered=10)
+    assert upstream.bodies == [b"%d" % number for number in range(10)]
+
+
+def test_addresses_pass_from_one_chain_to_another(net):
+    """Two chains exchange theirs; one gives its own up to a wider one; ipc files go with their chains."""
+    upstreams = {name: net.router(lambda server, request, name=name: server.reply(request, name.encode()))
+                 for name in ("one", "two")}
+    def chain(name, at):
+        return net.chain("rep-req", at=at, to=upstreams[name], name=name)
+    a, b, path = net.endpoint(), net.endpoint(), net.ipc("file")
+    proxyd = net.proxyd(chain("one", a), chain("two", b))
+    reload(proxyd, chain("one", b), chain("two", a))
+    assert (net.caller(a).call(b"?"), net.caller(b).call(b"?")) == ([b"two"], [b"one"])
+    with socket.socket() as probe:  # a port that is free at every address
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    narrow, wide = f"tcp://127.0.0.1:{port}", f"tcp://*:{port}"
+    for two in (narrow, wide, narrow):
+        reload(proxyd, chain("one", path), chain("two", two))
+        assert (net.caller(narrow).call(b"?"), net.caller(path).call(b"?")) == ([b"two"], [b"one"])
+    assert stat.S_ISSOCK(os.stat(net.scratch / "file").st_mode)
+    reload(proxyd, chain("two", a))
+    assert not os.path.exists(net.scratch / "file")
+    assert net.caller(a).call(b"?") == [b"two"]
+    net.rep(endpoint=b)
+
+
+def test_chains_joined_by_inproc_find_each_other_again(net):
+    upstream = net.router()
+    inner = dict(at="inproc://middle", name="inner")
+    outer = net.chain("rep-req", to="inproc://middle", name="outer")
+    proxyd = net.proxyd(outer, net.chain("rep-req", to=upstream, **inner))
+    caller = net.caller(outer)
+    assert caller.call(b"1") == [b"1"]
+    result = reload(proxyd, outer, net.chain("rep-req", to=upstream, frontend={"max_message": "1KiB"}, **inner))
+    assert names(result) == {"changed": ["outer", "inner"]}
+    assert caller.call(b"2") == [b"2"]
+    reload(proxyd, outer, net.chain("rep-req", at=net.endpoint(), to=upstream, name="inner"))
+    reload(proxyd, outer, net.chain("rep-req", to=upstream, **inner))
+    assert caller.call(b"3") == [b"3"]
+    assert proxyd.chain("outer")["accepted"] == 3
+
+
+def test_keys_of_the_daemon_need_a_restart(net):
+    calls = net.chain("rep-req", to=net.rep())
+    proxyd = net.proxyd(calls)
+    for _ in range(2):
+        result = reload(proxyd, calls, log_level="debug", max_connections=17)
+        assert result["restart_needed"] == ["log_level", "max_connections"] and result["unchanged"] == 1
+    assert {event["key"] for event in proxyd.events("restart-needed")} == {"log_level", "max_connections"}
+
+
+def test_the_service_manager_is_told_when_it_begins_and_when_it_has_ended(net):
+    calls = net.chain("rep-req", to=net.rep())
+    proxyd = net.proxyd(calls)
+    proxyd.signal(signal.SIGHUP)
+    eventually(lambda: proxyd.notifications()[-1].startswith("READY") and "RELOADING=1" in proxyd.notifications())
+    lines = proxyd.notifications()
+    began = lines.index("RELOADING=1")
+    assert lines[began + 1].startswith("MONOTONIC_USEC=") and lines[began + 2] == "READY=1"
+
+
+def test_proxyctl_names_what_it_changed_or_every_problem(net):
+    calls = net.chain("rep-req", to=net.rep())
+    proxyd = net.proxyd(calls)
+    command = [PROXYCTL, "-s", proxyd.control_endpoint, "reload"]
+    proxyd.write((calls, net.chain("rep-pub", name="news")), {"log_format": "json"})
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[:2] == ["added news", "needs a restart log_format"]
+    proxyd.write("chains = ( { name = 5; } );")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) > 2 and "proxyd.conf:1:" in done.stderr
+
+
+def test_a_stop_during_a_reload_is_a_stop(net):
+    upstream = net.router(swallow)
+    calls = net.chain("rep-req", to=upstream)
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "500ms"})
+    pipeline = net.pipeline(calls)
+    pipeline.send(b"x")
+    proxyd.wait_for(calls, inflight=1)
+    proxyd.write((net.chain("rep-req", at=calls.endpoint, to=net.rep()), net.chain("rep-pub", name="new")))
+    proxyd.signal(signal.SIGHUP)
+    eventually(lambda: proxyd.events("chain-changed"))
+    proxyd.stop()
+    assert outcomes(pipeline.wait(seconds=1)) == {"lost": 1}
