@@ -404,7 +404,8 @@ static void attend_pair(struct websocket *websocket)
         if (!websocket->is_holding && websocket->wsi)
             ws.lws_rx_flow_control(websocket->wsi, 1);
     }
-    if (websocket->wsi && atomic_load(&websocket->connections) && pair_can(websocket, ZMQ_POLLIN))
+    bool has_requests = pair_can(websocket, ZMQ_POLLIN); /* always asked: it quietens the descriptor */
+    if (has_requests && websocket->wsi && atomic_load(&websocket->connections))
         ws.lws_callback_on_writable(websocket->wsi);
 }
 

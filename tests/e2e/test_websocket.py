@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """JSON-RPC servers over WebSocket behind rep-req and buffered-rep-req, and their notifications as publications."""
 import json
+import pathlib
 import socket
 import ssl
 import struct
@@ -9,7 +10,7 @@ import threading
 
 import pytest
 
-from harness import PROXYD, SANITIZED, eventually, free_endpoint, holds, host_port
+from harness import PROXYD, eventually, free_endpoint, holds, host_port
 from webserver import echo, swallow
 
 
@@ -173,6 +174,27 @@ def listener():
         made.bind(host_port(free_endpoint()))
         made.listen()
         yield made
+
+
+def busy_s(daemon):
+    """How long the thread of the WebSockets had something to do, whether or not it got a processor for it."""
+    for task in pathlib.Path(f"/proc/{daemon.pid}/task").iterdir():
+        if (task / "comm").read_text() == "websockets\n":
+            ran_ns, waited_ns, _ = map(int, (task / "schedstat").read_text().split())
+            return (ran_ns + waited_ns) / 1e9
+    raise AssertionError("no such thread")
+
+
+def test_nothing_to_do_costs_nothing(net, listener):
+    up, mute = net.chain("rep-req", name="up", to=net.web()), net.chain(
+        "rep-req", name="mute", to="ws://{}:{}".format(*listener.getsockname()))
+    daemon = net.proxyd(up, mute)
+    daemon.wait_for(up, state="up")
+    connection, _ = listener.accept()
+    connection.recv(4096)  # its handshake, which is not answered
+    before = busy_s(daemon)
+    holds(lambda: busy_s(daemon) - before < 0.3, 0.7, "little work")
+    connection.close()
 
 
 def test_request_that_was_given_up_is_not_sent_on(net, listener):
