@@ -4,6 +4,7 @@ import grp
 import os
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -61,17 +62,20 @@ def test_daemon_works_within_the_system_calls_of_the_unit(net):
     users = net.scratch / "users"
     users.touch(mode=0o600)
     subprocess.run([PROXYCTL, "passwd", users, "pi-1", "--stdin"], input=b"secret", check=True)
+    address = net.endpoint().removeprefix("tcp://")
     group = grp.getgrgid(os.getegid()).gr_name
     upstream = net.rep()
     calls = net.chain("rep-req", to=upstream, frontend={"auth": "plain"})
     orders = net.chain("buffered-rep-req", net.ipc("orders"), upstream)
     events = net.chain("rep-pub", frontend={"rate": 5})
-    proxyd = net.proxyd(calls, orders, events, daemon={"users": str(users), "control_group": group},
+    proxyd = net.proxyd(calls, orders, events, daemon={"users": str(users), "control_group": group, "http": address},
                         prefix=(sys.executable, "-c", CONFINED, *allowed, "--"))
     caller = net.caller(calls, plain_username=b"pi-1", plain_password=b"secret")
     assert caller.call(b"hello") == [b"hello"]
     assert net.caller(orders).call(b"order")[0].startswith(b"accepted synced ")
     proxyd.wait_for(orders, delivered=1)
     assert not error_of(net.caller(events).call(b"event"))
+    with urllib.request.urlopen(f"http://{address}/metrics") as answer:
+        assert b"proxyd_delivered_total" in answer.read()
     proxyd.stop()
     assert " warning " not in proxyd.log and " error " not in proxyd.log
