@@ -24,13 +24,13 @@ def plot_ratios(experiments, out):
     claims = [claim for experiment in experiments for claim in experiment["claims"] if "ratio" in claim]
     if not claims:
         return
-    data = [f'"{claim["text"]} : {claim["reference"]}"\t{len(claims) - i}\t{claim["ratio"]}\t{claim["low"]}\t'
+    data = [f'"{claim["text"]} : {claim["reference"]}{" (less is better)" * claim["at_most"]}"\t{len(claims) - i}\t{claim["ratio"]}\t{claim["low"]}\t'
             f'{claim["high"]}\t{claim["reach"]}\t{BARS.get(claim["verdict"], UNCLAIMED)}'
             for i, claim in enumerate(claims)]
     plot(out, "ratios", data, f"""
-set title "proxyd : reference (grey: not claimed; the mark is what is to be reached)" noenhanced
+set title "proxyd : reference" noenhanced
 set logscale x 2
-set xlabel "ratio"
+set xlabel "ratio (x: to be reached; green: reached, red: missed, grey: not claimed)"
 set format x "%g"
 set yrange [0.3:{len(claims)}.7]
 set grid x
@@ -38,11 +38,11 @@ set tics nomirror
 set ytics noenhanced
 set style fill solid
 unset key
-set lmargin at screen 0.42
+set lmargin at screen 0.48
 plot data using (1):2:(1):3:($2-0.32):($2+0.32):7:ytic(stringcolumn(1)) with boxxyerror lc rgb variable, \\
      data using 3:2:4:5 with xerrorbars lc rgb "black" pt 0, \\
      data using 6:2 with points pt 2 ps 1.2 lw 2 lc rgb "#1f3a93"
-""", f"1000,{140 + 26 * len(claims)}")
+""", f"1100,{140 + 26 * len(claims)}")
 
 
 def by_callers(experiments, prefix):

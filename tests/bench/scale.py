@@ -160,6 +160,7 @@ def queue(store):
         plots.plot(out, f"queue-{store}", data, f"""
 set title "What a message costs, by how many are queued ({store})"
 set logscale x 10
+set xrange [{DEPTHS[0]}:{DEPTHS[-1]}]
 set yrange [0:*]
 set xlabel "queued messages"
 set ylabel "CPU, microseconds a message"
