@@ -8,8 +8,9 @@ import urllib.request
 
 import pytest
 
-from harness import PROXYCTL, PROXYD, ROOT, SANITIZED
+from harness import PROXYCTL, PROXYD, ROOT, SANITIZED, host_port
 from peers import error_of
+from webserver import certificate
 
 UNIT = ROOT / "etc" / "proxyd.service"
 
@@ -68,7 +69,11 @@ def test_daemon_works_within_the_system_calls_of_the_unit(net):
     calls = net.chain("rep-req", to=upstream, frontend={"auth": "plain"})
     orders = net.chain("buffered-rep-req", net.ipc("orders"), upstream)
     events = net.chain("rep-pub", frontend={"rate": 5})
-    proxyd = net.proxyd(calls, orders, events, daemon={"users": str(users), "control_group": group, "http": address},
+    path, context = certificate(net, "server", "IP:127.0.0.1")
+    web = net.chain("rep-req", name="web", dialect="jsonrpc", backend={"tls_ca_file": str(path)},
+                    to=net.web(endpoint=f"tcp://127.0.0.1:{host_port(net.endpoint())[1]}", tls=context))
+    proxyd = net.proxyd(calls, orders, events, web,
+                        daemon={"users": str(users), "control_group": group, "http": address},
                         prefix=(sys.executable, "-c", CONFINED, *allowed, "--"))
     caller = net.caller(calls, plain_username=b"pi-1", plain_password=b"secret")
     assert caller.call(b"hello") == [b"hello"]
@@ -77,5 +82,6 @@ def test_daemon_works_within_the_system_calls_of_the_unit(net):
     assert not error_of(net.caller(events).call(b"event"))
     with urllib.request.urlopen(f"http://{address}/metrics") as answer:
         assert b"proxyd_delivered_total" in answer.read()
+    assert net.caller(web).call(b'{"method":"m","id":1}') == [b'{"jsonrpc": "2.0", "id": 1, "result": null}']
     proxyd.stop()
     assert " warning " not in proxyd.log and " error " not in proxyd.log

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import socket
-import ssl
 import struct
 import subprocess
 import threading
@@ -11,7 +10,7 @@ import threading
 import pytest
 
 from harness import PROXYD, eventually, free_endpoint, holds, host_port
-from webserver import echo, swallow
+from webserver import certificate, echo, swallow
 
 
 def request(method="echo", params=None, id='"a"', **more):
@@ -327,17 +326,6 @@ def test_ws_pub_publishes_notifications(net):
                 await peer.send('{"method":"n","params":%d}' % n)
     server.do(flood())
     assert [json.loads(subscriber.receive()[1])["params"] for _ in range(5000)] == list(range(5000))
-
-
-def certificate(net, name, alternative):
-    """A self-signed certificate and a server's context with it."""
-    path = net.scratch / f"{name}.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-keyout", path.with_suffix(".key"), "-out", path, "-days", "2", "-subj", "/CN=test", "-addext",
-                    f"subjectAltName={alternative}"], check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path, path.with_suffix(".key"))
-    return path, context
 
 
 def test_wss_asks_for_certificates_and_shows_passwords(net):

@@ -4,6 +4,8 @@ import asyncio
 import base64
 import http
 import json
+import ssl
+import subprocess
 import threading
 
 import websockets
@@ -18,6 +20,17 @@ def echo(server, peer, call):
 
 def swallow(server, peer, call):
     """Never answers."""
+
+
+def certificate(net, name, alternative):
+    """A self-signed certificate and a server's context with it."""
+    path = net.scratch / f"{name}.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", path.with_suffix(".key"), "-out", path, "-days", "2", "-subj", "/CN=test", "-addext",
+                    f"subjectAltName={alternative}"], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, path.with_suffix(".key"))
+    return path, context
 
 
 class WebServer:
