@@ -111,6 +111,13 @@ def test_rep_to_req(net, site):
     assert server.bodies[0] == command(param1="value1", param2="value2") and server.bodies[4] == b"no base64"
 
 
+def test_its_client_hears_that_it_is_denied(net, users):
+    calls = net.chain("rep-req", dialect="pyzmqrpc", frontend={"auth": "plain", "users": ["bert"]})
+    net.proxyd(calls, daemon={"users": str(users.path)})
+    with pytest.raises(RuntimeError, match="denied: this user may not use this chain"):
+        Client(net, calls, plain("anna")).execute(command())
+
+
 def test_buffered_rep_to_req(net, site):
     """ZmqBufferedProxyRep2ReqThread; but what was accepted while the server is away is not lost."""
     calls = net.chain("buffered-rep-req", dialect="pyzmqrpc", frontend=site.frontend, backend=site.backend)
