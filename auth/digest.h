@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A keyed digest (BLAKE2b) of bytes in pieces: equal for equal pieces, and nobody outside can make two different
- * inputs that agree. The key is random and lives as long as the process.
+ * A digest (BLAKE2b) of bytes in pieces: equal for equal pieces. With a key, which is random and lives as long as the
+ * process, nobody outside can tell it or make two different inputs that agree.
  */
 #ifndef PROXYD_AUTH_DIGEST_H
 #define PROXYD_AUTH_DIGEST_H
@@ -16,8 +16,12 @@ struct digest {
     crypto_generichash_state state;
 };
 
-/* Begins a digest. secret_open has been called. */
+/* Begins a digest with the key. secret_open has been called. */
 void digest_begin(struct digest *digest);
+
+/* Begins one without a key: the same in every run. Nobody can find an input that agrees with another's; whoever makes
+ * both could, with 2^64 tries. */
+void digest_begin_lasting(struct digest *digest);
 
 /* Adds a piece; where one ends and the next begins counts, too. */
 void digest_add(struct digest *digest, const void *data, size_t size);

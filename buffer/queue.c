@@ -91,6 +91,7 @@ struct queue_item *queue_item_new(struct queue *queue)
     list_init(&item->route);
     list_init(&item->wait);
     item->note = NULL;
+    item->digest = NULL;
     item->sender = 0;
     return item;
 }
@@ -523,20 +524,26 @@ uint64_t queue_owner(const char *name)
     return hash == 0 || hash == QUEUE_OWNER_ANY ? 1 : hash;
 }
 
-void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_TICKET_BYTES])
+void queue_write_ticket(uint64_t id, const unsigned char secret[QUEUE_SECRET_BYTES],
+                        char text[QUEUE_TICKET_BYTES])
 {
-    static const unsigned char none[QUEUE_SECRET_BYTES];
-    if (memcmp(item->secret, none, sizeof none) == 0)
-        queue_random(queue, item->secret);
     unsigned char bytes[8 + QUEUE_SECRET_BYTES];
     for (int i = 0; i < 8; i++)
-        bytes[i] = (unsigned char)(item->id >> (56 - 8 * i));
-    memcpy(bytes + 8, item->secret, sizeof item->secret);
+        bytes[i] = (unsigned char)(id >> (56 - 8 * i));
+    memcpy(bytes + 8, secret, QUEUE_SECRET_BYTES);
     for (size_t i = 0; i < sizeof bytes; i++) {
         text[2 * i] = "0123456789abcdef"[bytes[i] >> 4];
         text[2 * i + 1] = "0123456789abcdef"[bytes[i] & 15];
     }
     text[2 * sizeof bytes] = '\0';
+}
+
+void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_TICKET_BYTES])
+{
+    static const unsigned char none[QUEUE_SECRET_BYTES];
+    if (memcmp(item->secret, none, sizeof none) == 0)
+        queue_random(queue, item->secret);
+    queue_write_ticket(item->id, item->secret, text);
 }
 
 static int hex_digit(char c)

@@ -65,7 +65,7 @@ enum queue_place {
     QUEUE_AWAY, /* waiting, on the medium only */
 };
 
-enum { QUEUE_SECRET_BYTES = 16, QUEUE_REASON_BYTES = 32, QUEUE_TICKET_BYTES = 49 };
+enum { QUEUE_SECRET_BYTES = 16, QUEUE_REASON_BYTES = 32, QUEUE_TICKET_BYTES = 49, QUEUE_DIGEST_BYTES = 16 };
 
 /* The frames come last, since their ends are rarely used: every message touches the lines before. */
 struct queue_item {
@@ -85,6 +85,8 @@ struct queue_item {
     struct list wait; /* the chain's: those whose caller waits; taken off its list when the item is gone */
     void *note;       /* the chain's */
     uint64_t sender;  /* the frontend's: the user, or where there is none the address; 0 = not asked */
+    const uint8_t
+        *digest;      /* the chain's, for the time of queue_put: a durable queue remembers it; NULL = none */
     uint64_t owner;   /* who may ask for its ticket (queue_owner); 0: whoever has it */
     struct list link; /* the queue's, as all up to `reason`: its place */
     struct list age;  /* all that is queued or in flight, oldest first */
@@ -120,12 +122,20 @@ struct queue *queue_memory_new(const struct queue_limits *limits);
 
 struct store;
 
+/* A message that was put with a digest, in this run or an earlier one: its digest, its ticket, when it was taken. */
+typedef void queue_recall_fn(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
+                             int64_t taken_ms);
+
 struct queue_disk_conf {
     const char *name; /* the chain's: what the store has under this name comes back */
     struct queue_limits limits;
     uint32_t window;         /* in flight at most: so many may have been when the last run was killed */
     int64_t sync_ms;         /* 0: an ack means synced. Else it means written, and synced so much later */
     int64_t keep_replies_ms; /* 0: replies are not kept */
+    int64_t remember_ms;     /* how long digests are remembered; 0: none is */
+    uint32_t remember_max;   /* the newest so many of them */
+    queue_recall_fn *recall; /* told each, oldest first, while the queue is opened */
+    void *context;           /* of recall */
     int64_t now_ms;
 };
 

@@ -110,6 +110,9 @@ static enum queue_result disk_put(struct queue *queue, struct queue_item *item)
     op->row.attempts = item->attempts_kept = item->attempts;
     op->row.owner = item->owner;
     memcpy(op->row.secret, item->secret, sizeof op->row.secret);
+    op->row.has_digest = item->digest != NULL;
+    if (item->digest)
+        memcpy(op->row.digest, item->digest, sizeof op->row.digest);
     op->context[0] = item;
     item->op = op;
     disk->staged_count++;
@@ -156,8 +159,10 @@ static struct queue_item *end_put(struct queue_disk *disk, struct store_op *op, 
     if (!item) {
         if (op->is_done) {
             struct store_op *undo = send_lazy(disk, STORE_OP_DELETE, op->row.id, 0);
-            if (undo)
+            if (undo) {
                 undo->is_far = true;
+                undo->row.has_digest = op->row.has_digest;
+            }
         }
         return NULL;
     }
@@ -607,6 +612,8 @@ static void fill_port_conf(struct store_port_conf *port_conf, const struct queue
     port_conf->max_bytes = conf->limits.max_bytes;
     port_conf->sync_ms = conf->sync_ms;
     port_conf->keep_replies_ms = conf->keep_replies_ms;
+    port_conf->remember_ms = conf->remember_ms;
+    port_conf->remember_max = conf->remember_max;
 }
 
 static void promise(struct queue_disk *disk, const struct queue_disk_conf *conf)
@@ -702,6 +709,12 @@ struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf 
     disk->restored = chain->live + chain->dead + chain->lost;
     disk->away_from = chain->live > 0 ? (uint64_t)chain->number << STORE_SEQUENCE_BITS : 0;
     disk->away_taken_ms = chain->oldest_taken - disk->clock_offset;
+    LIST_EACH (link, &op->rows) {
+        const struct store_row *row = &LIST_ENTRY(link, struct store_found, link)->row;
+        char ticket[QUEUE_TICKET_BYTES];
+        queue_write_ticket(row->id, row->secret, ticket);
+        conf->recall(conf->context, row->digest, ticket, row->taken - disk->clock_offset);
+    }
     store_op_free(op);
     disk_commit(base);
     return base;

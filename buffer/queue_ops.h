@@ -79,6 +79,10 @@ bool queue_revive(struct queue *queue, struct queue_item *item);
 /* Whether dead letters are beyond the bounds. */
 bool queue_has_too_many_dead(const struct queue *queue);
 
+/* The ticket of a message with this id and secret. */
+void queue_write_ticket(uint64_t id, const unsigned char secret[QUEUE_SECRET_BYTES],
+                        char text[QUEUE_TICKET_BYTES]);
+
 /* Unguessable bytes. */
 void queue_random(struct queue *queue, unsigned char secret[QUEUE_SECRET_BYTES]);
 

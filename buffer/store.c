@@ -187,6 +187,7 @@ void store_port_change(struct store_port *port, const struct store_port_conf *co
     port->conf.max_bytes = conf->max_bytes;
     port->conf.sync_ms = conf->sync_ms;
     port->conf.keep_replies_ms = conf->keep_replies_ms;
+    port->conf.remember_ms = conf->remember_ms;
 }
 
 static void free_port(struct store_port *port)
@@ -308,15 +309,34 @@ static void settle(struct store_op *op)
     store_op_free(op);
 }
 
+static enum store_result put(struct store *store, struct store_op *op)
+{
+    const struct store_port_conf *conf = &op->port->conf;
+    enum store_result result = store_file_put(store->file, &op->row);
+    if (result == STORE_OK && op->row.has_digest)
+        result = store_file_remember(store->file, &op->row, store_file_now(store->file) - conf->remember_ms,
+                                     conf->remember_max);
+    return result;
+}
+
+/* Of a put that was answered as failed: whoever sends the same again must not hear that it is there. */
+static enum store_result undo(struct store *store, struct store_op *op)
+{
+    bool was_there;
+    enum store_result result = store_file_forget(store->file, op->row.id);
+    return result == STORE_OK ? store_file_delete(store->file, op->row.id, op->is_far, &was_there) : result;
+}
+
 static enum store_result carry_out(struct store *store, struct store_op *op)
 {
     struct store_file *file = store->file;
     bool was_there;
     switch (op->kind) {
     case STORE_OP_PUT:
-        return store_file_put(file, &op->row);
+        return put(store, op);
     case STORE_OP_DELETE:
-        return store_file_delete(file, op->row.id, op->is_far, &was_there);
+        return op->row.has_digest ? undo(store, op)
+                                  : store_file_delete(file, op->row.id, op->is_far, &was_there);
     case STORE_OP_REPLY:
         return store_file_reply(file, op->row.id, op->row.flat, op->row.flat_bytes, op->bytes);
     case STORE_OP_ATTEMPTS:
@@ -464,6 +484,7 @@ static void undo_later(struct store *store, struct store_op *put)
         return;
     undo->port = put->port;
     undo->is_far = true;
+    undo->row.has_digest = put->row.has_digest;
     atomic_fetch_add(&undo->port->unsettled, 1);
     store->pending_lazy++;
     list_insert_after(&put->link, &undo->link);
@@ -627,6 +648,8 @@ static enum store_result open_chain(struct store *store, struct store_op *op)
     enum store_result result = store_file_begin(store->file, true);
     if (result == STORE_OK)
         result = store_file_open_chain(store->file, port->conf.name, op->count, &number);
+    if (result == STORE_OK && port->conf.remember_ms == 0)
+        result = store_file_forget_all(store->file, number);
     if (result == STORE_OK)
         result = store_file_commit(store->file);
     if (result != STORE_OK)
@@ -634,7 +657,11 @@ static enum store_result open_chain(struct store *store, struct store_op *op)
     port->chain = number;
     op->chain = *store_file_chain(store->file, number);
     op->row.taken = store_file_now(store->file);
-    return STORE_OK;
+    struct reading reading = {.op = op};
+    result = store_file_recall(store->file, number, op->row.taken - port->conf.remember_ms, op->row.taken,
+                               keep_row, &reading);
+    op->has_failed = reading.is_short;
+    return result;
 }
 
 /* Says so in the mark. */

@@ -22,7 +22,7 @@
 
 enum {
     APPLICATION_ID = 0x70787964, /* "pxyd" */
-    SCHEMA_CHANGES = 6,          /* what SQLite counts after all steps: its "schema cookie" */
+    SCHEMA_CHANGES = 7,          /* what SQLite counts after all steps: its "schema cookie" */
 };
 
 static const char *const steps[] = {
@@ -43,6 +43,9 @@ static const char *const steps[] = {
     " secret BLOB NOT NULL);"
     "CREATE TABLE damaged(id INTEGER PRIMARY KEY, number, bytes, total, taken, attempts, owner, secret, crc,"
     " body);",
+    /* Digests of messages, by the ids of the messages whether these are still there or not. */
+    "CREATE TABLE recent(id INTEGER PRIMARY KEY, taken INTEGER NOT NULL, digest BLOB NOT NULL,"
+    " secret BLOB NOT NULL);",
 };
 _Static_assert(sizeof steps / sizeof *steps == STORE_DB_VERSION, "one step for each version");
 
@@ -102,6 +105,12 @@ static const char *const texts[SQL_COUNT] = {
     [SQL_FIND_DEAD] = "SELECT " COLUMNS ",reason FROM dead WHERE id=?",
     [SQL_FIND_REPLY] = "SELECT " COLUMNS " FROM reply WHERE id=?",
     [SQL_FIND_EXPIRED] = "SELECT owner,secret FROM expired WHERE id=?",
+    [SQL_RECENT_ADD] = "INSERT OR REPLACE INTO recent VALUES(?,?,?,?)",
+    [SQL_RECENT_FIRST] = "SELECT id,taken FROM recent WHERE id>=? AND id<? ORDER BY id LIMIT 1",
+    [SQL_RECENT_DELETE] = "DELETE FROM recent WHERE id>=? AND id<?",
+    [SQL_RECENT_COUNT] = "SELECT count(*) FROM recent WHERE id>=? AND id<?",
+    [SQL_RECENT] = "SELECT id,taken,digest,secret FROM recent WHERE id>=? AND id<? AND taken BETWEEN ? AND ?"
+                   " ORDER BY id",
     [SQL_VACUUM] = "PRAGMA incremental_vacuum(256)",
 };
 

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 enum {
-    STORE_DB_VERSION = 1,
+    STORE_DB_VERSION = 2,
     STORE_DB_PAGE = 4096,
     STORE_DB_CHAIN_MAX = 1 << 14,
     STORE_DB_PATH = 4096,      /* room for a path */
@@ -57,6 +57,11 @@ enum store_statement {
     SQL_FIND_DEAD,
     SQL_FIND_REPLY,
     SQL_FIND_EXPIRED,
+    SQL_RECENT_ADD,
+    SQL_RECENT_FIRST,
+    SQL_RECENT_DELETE,
+    SQL_RECENT_COUNT,
+    SQL_RECENT,
     SQL_VACUUM,
     SQL_COUNT
 };

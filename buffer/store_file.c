@@ -43,6 +43,7 @@ struct chain {
     uint64_t frontier;
     uint64_t stones, stone_bytes;
     uint64_t next_number, total; /* for the next message */
+    uint64_t remembered;         /* digests */
     bool is_changed;             /* since it was saved */
     bool is_marked;              /* the mark is as the chain is */
     bool is_sending;
@@ -309,6 +310,18 @@ static enum store_result count_messages(struct store_file *file, struct chain *c
     return STORE_OK;
 }
 
+static enum store_result count_remembered(struct store_file *file, struct chain *chain)
+{
+    sqlite3_stmt *count =
+        store_db_use(&file->db, SQL_RECENT_COUNT, 2, INT(store_db_base(chain->known.number)),
+                     INT(store_db_base(chain->known.number + 1)));
+    if (store_db_step(count) <= 0)
+        return store_db_failed(&file->db, "counting digests");
+    chain->remembered = store_db_column(count, 0);
+    sqlite3_reset(count);
+    return STORE_OK;
+}
+
 /* What the chain held at the last commit of the run before, when the mark can say so exactly. */
 static bool marked_chain(struct store_file *file, uint32_t number, struct mark_chain *marked)
 {
@@ -396,6 +409,8 @@ static enum store_result read_chain(struct store_file *file, struct chain *chain
         result = store_db_fail(&file->db, STORE_BROKEN, "too many chains in the store");
     if (result == STORE_OK && !is_sound)
         result = count_slowly(file, chain);
+    if (result == STORE_OK)
+        result = count_remembered(file, chain);
     return result == STORE_OK ? count_messages(file, chain) : result;
 }
 
@@ -753,6 +768,76 @@ enum store_result store_file_forget_replies(struct store_file *file, uint32_t nu
         chain->is_changed = true;
     }
     return result;
+}
+
+/* ---- digests, by the ids of their messages ---- */
+
+enum store_result store_file_remember(struct store_file *file, const struct store_row *row, int64_t before,
+                                      uint32_t max)
+{
+    struct chain *chain = chain_of(file, row->id);
+    sqlite3_stmt *add = store_db_use(&file->db, SQL_RECENT_ADD, 2, INT(row->id), INT(row->taken));
+    if (!add)
+        return store_db_failed(&file->db, "remembering a digest");
+    sqlite3_bind_blob(add, 3, row->digest, sizeof row->digest, SQLITE_STATIC);
+    sqlite3_bind_blob(add, 4, row->secret, sizeof row->secret, SQLITE_STATIC);
+    enum store_result result = store_db_run(&file->db, add, "remembering a digest");
+    chain->remembered++;
+    for (int i = 0; i < 2 && result == STORE_OK; i++) { /* two go for one that comes: old ones become fewer */
+        sqlite3_stmt *first = store_db_use(&file->db, SQL_RECENT_FIRST, 2,
+                                           INT(store_db_base(chain->known.number)), INT(row->id));
+        int stepped = store_db_step(first);
+        if (stepped < 0)
+            return store_db_failed(&file->db, "finding old digests");
+        if (stepped == 0)
+            break;
+        uint64_t id = store_db_column(first, 0);
+        bool is_old = sqlite3_column_int64(first, 1) < before;
+        sqlite3_reset(first);
+        if (!is_old && chain->remembered <= max)
+            break;
+        result = store_file_forget(file, id);
+    }
+    return result;
+}
+
+enum store_result store_file_forget(struct store_file *file, uint64_t id)
+{
+    struct chain *chain = chain_of(file, id);
+    enum store_result result =
+        store_db_run(&file->db, store_db_use(&file->db, SQL_RECENT_DELETE, 2, INT(id), INT(id + 1)),
+                     "forgetting a digest");
+    if (result == STORE_OK && sqlite3_changes(file->db.sqlite) > 0)
+        chain->remembered -= chain->remembered > 0;
+    return result;
+}
+
+enum store_result store_file_forget_all(struct store_file *file, uint32_t number)
+{
+    file->chains[number - 1].remembered = 0;
+    return store_db_run(&file->db,
+                        store_db_use(&file->db, SQL_RECENT_DELETE, 2, INT(store_db_base(number)),
+                                     INT(store_db_base(number + 1))),
+                        "forgetting digests");
+}
+
+enum store_result store_file_recall(struct store_file *file, uint32_t number, int64_t from, int64_t to,
+                                    store_row_fn *each, void *context)
+{
+    sqlite3_stmt *all = store_db_use(&file->db, SQL_RECENT, 4, INT(store_db_base(number)),
+                                     INT(store_db_base(number + 1)), INT(from), INT(to));
+    int stepped;
+    while ((stepped = store_db_step(all)) > 0) {
+        struct store_row row = {
+            .id = store_db_column(all, 0), .taken = sqlite3_column_int64(all, 1), .has_digest = true};
+        if (sqlite3_column_bytes(all, 2) != sizeof row.digest ||
+            sqlite3_column_bytes(all, 3) != sizeof row.secret)
+            continue; /* damaged: its message counts as new when it comes again */
+        memcpy(row.digest, sqlite3_column_blob(all, 2), sizeof row.digest);
+        memcpy(row.secret, sqlite3_column_blob(all, 3), sizeof row.secret);
+        each(context, row.id, &row);
+    }
+    return stepped == 0 ? STORE_OK : store_db_failed(&file->db, "reading digests");
 }
 
 /* ---- reading ---- */

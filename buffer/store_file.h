@@ -113,6 +113,11 @@ enum store_result store_file_expire_replies(struct store_file *file, uint32_t nu
 /* Tickets of expired replies older than `before`, and the oldest beyond `keep`. */
 enum store_result store_file_forget_replies(struct store_file *file, uint32_t number, int64_t before,
                                             uint64_t keep, uint32_t max);
+/* The digest of a message that was just put. Those older than `before`, and the oldest beyond `max`, make room. */
+enum store_result store_file_remember(struct store_file *file, const struct store_row *row, int64_t before,
+                                      uint32_t max);
+enum store_result store_file_forget(struct store_file *file, uint64_t id);
+enum store_result store_file_forget_all(struct store_file *file, uint32_t number);
 /* A damaged row is kept out of the way, raw. */
 enum store_result store_file_set_aside(struct store_file *file, uint64_t id);
 
@@ -127,6 +132,10 @@ typedef void store_row_fn(void *context, uint64_t id, const struct store_row *ro
  * is where to go on, 0 when that was all. */
 enum store_result store_file_read(struct store_file *file, enum store_table table, uint64_t id, uint32_t max,
                                   size_t max_bytes, store_row_fn *each, void *context, uint64_t *next);
+
+/* Reads what is remembered of a chain, taken between `from` and `to`: id, secret, taken and digest. */
+enum store_result store_file_recall(struct store_file *file, uint32_t number, int64_t from, int64_t to,
+                                    store_row_fn *each, void *context);
 
 enum store_ticket {
     STORE_TICKET_UNKNOWN,

@@ -23,7 +23,7 @@ enum store_op_kind {
     STORE_OP_BURY,
     STORE_OP_DELETE_DEAD,
     /* Questions: answered when all before them is committed. */
-    STORE_OP_OPEN,
+    STORE_OP_OPEN,      /* its rows: what is remembered */
     STORE_OP_SENDING,   /* the chain has begun to deliver */
     STORE_OP_TRIM_DEAD, /* dead letters beyond the bounds go, `count` of them with `bytes` */
     STORE_OP_LOAD,
@@ -71,6 +71,8 @@ struct store_port_conf {
     _Atomic uint64_t max_messages, max_bytes;
     _Atomic int64_t sync_ms; /* 0: each commit is synced */
     _Atomic int64_t keep_replies_ms;
+    _Atomic int64_t remember_ms; /* digests; 0: none */
+    uint32_t remember_max;       /* at most so many of them; does not change */
 };
 
 /* Both are called by the owner of a queue; neither waits for a disk. */

@@ -5,6 +5,7 @@
 #ifndef PROXYD_BUFFER_STORE_ROW_H
 #define PROXYD_BUFFER_STORE_ROW_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -12,6 +13,7 @@ enum {
     STORE_SEQUENCE_BITS = 48,
     STORE_SECRET_BYTES = 16, /* unguessable, in each ticket */
     STORE_REASON_BYTES = 32,
+    STORE_DIGEST_BYTES = 16,
     STORE_MESSAGE_MAX = 512 << 20, /* flat bytes: half of what SQLite takes */
 };
 
@@ -32,7 +34,9 @@ struct store_row {
     uint64_t owner;
     unsigned char secret[STORE_SECRET_BYTES];
     char reason[STORE_REASON_BYTES]; /* of dead letters */
-    const void *flat;                /* not owned */
+    bool has_digest;                 /* to be remembered beside the message */
+    unsigned char digest[STORE_DIGEST_BYTES];
+    const void *flat; /* not owned */
     size_t flat_bytes;
 };
 

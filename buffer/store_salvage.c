@@ -269,6 +269,7 @@ static enum store_result copy_rows(const struct site *site, sqlite3 *from, uint6
     salvage_table(&salvage, "reply", ten, true, last);
     salvage_table(&salvage, "expired", "?,?,?,?", false, last);
     salvage_table(&salvage, "damaged", ten, false, last);
+    /* Digests are not copied: what is lost may have been acked, and must be taken when it comes again. */
     /* Whatever the chains' counters said, it belongs to what was lost: a wrong checksum has them counted. */
     if (salvage.result == STORE_OK)
         salvage.result = store_db_execute(site->db, "UPDATE chain SET crc=~crc; COMMIT");

@@ -321,7 +321,7 @@ static void tick_parked(struct back *back, struct worker *worker, int64_t now_ms
 static uint64_t mark_caller(const struct back *back, const struct queue_item *item)
 {
     struct message name = {0};
-    uint8_t digest[RUNTIME_DIGEST_BYTES] = {0};
+    uint8_t digest[QUEUE_DIGEST_BYTES] = {0};
     uint64_t mark;
     zmq_msg_t *id = message_frame(&item->envelope, 0);
     if (message_add_bytes(&name, zmq_msg_data(id), zmq_msg_size(id)) == 0)

@@ -217,11 +217,13 @@ static bool is_duplicate(struct chain *chain, struct queue_item *item, int64_t n
 {
     if (!chain->dedupe)
         return false;
-    uint8_t digest[RUNTIME_DIGEST_BYTES];
+    uint8_t digest[QUEUE_DIGEST_BYTES];
     chain->around.runtime->digest(item->sender, &item->body, digest);
     struct dedupe_entry *entry = dedupe_find(chain->dedupe, digest, now_ms);
     if (!entry) {
-        item->note = dedupe_add(chain->dedupe, digest, now_ms);
+        entry = dedupe_add(chain->dedupe, digest, now_ms);
+        item->note = entry;
+        item->digest = entry ? entry->digest : NULL;
         return false;
     }
     chain->ledger.accepted++;
@@ -241,6 +243,7 @@ static void forget_digest(struct chain *chain, struct queue_item *item)
     if (item->note)
         dedupe_remove(chain->dedupe, item->note);
     item->note = NULL;
+    item->digest = NULL;
 }
 
 /* ---- intake ---- */

@@ -31,7 +31,20 @@ static int memory_is_short(char *err, size_t err_size)
 
 /* ---- queue ---- */
 
-static struct queue_disk_conf queue_conf_of(const struct chain *chain, int64_t now_ms)
+/* What the store remembers of requests. */
+static void recall(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
+                   int64_t taken_ms)
+{
+    struct dedupe *dedupe = ((struct chain *)context)->dedupe;
+    bool is_known = dedupe_find(dedupe, digest, taken_ms) != NULL;
+    struct dedupe_entry *entry = is_known ? NULL : dedupe_add(dedupe, digest, taken_ms);
+    if (!entry)
+        return;
+    entry->is_stored = true;
+    memcpy(entry->ticket, ticket, sizeof entry->ticket);
+}
+
+static struct queue_disk_conf queue_conf_of(struct chain *chain, int64_t now_ms)
 {
     const struct chain_conf *conf = chain->conf;
     return (struct queue_disk_conf){
@@ -42,6 +55,10 @@ static struct queue_disk_conf queue_conf_of(const struct chain *chain, int64_t n
         .window = (uint32_t)(conf->backend.window * (int64_t)conf->backend.endpoints.count),
         .sync_ms = conf->queue.sync_ms,
         .keep_replies_ms = conf->frontend.tickets.count > 0 ? conf->queue.keep_replies_ms : 0,
+        .remember_ms = conf->queue.dedupe_ms,
+        .remember_max = DEDUPE_MAX,
+        .recall = recall,
+        .context = chain,
         .now_ms = now_ms,
     };
 }
@@ -122,7 +139,8 @@ static int open_back(struct chain *chain, char *err, size_t err_size)
 {
     const struct kind *kind = chain->conf->kind;
     struct surroundings *around = &chain->around;
-    bool has_door = around->runtime->doorman && !kind_has_req_back(kind); /* PUB: who may subscribe; or who may work */
+    bool has_door =
+        around->runtime->doorman && !kind_has_req_back(kind); /* PUB: who may subscribe; or who may work */
     if (has_door && !(around->back_door = open_door(chain, DOOR_BACKEND, err, err_size)))
         return -1;
     chain->back = kind->back->open(chain->conf, around, err, err_size);
@@ -187,7 +205,7 @@ int parts_open(struct chain *chain, int64_t now_ms, char *err, size_t err_size)
     if (poller_open(&chain->poller) != 0 || !chain->waker ||
         poller_add(&chain->poller, waker_fd(chain->waker), &chain->is_woken) != 0)
         return memory_is_short(err, err_size);
-    if (open_queue(chain, now_ms, err, err_size) != 0 || open_dedupe(chain, err, err_size) != 0 ||
+    if (open_dedupe(chain, err, err_size) != 0 || open_queue(chain, now_ms, err, err_size) != 0 ||
         open_front(chain, err, err_size) != 0 || open_back(chain, err, err_size) != 0 ||
         make_workers(chain, err, err_size) != 0)
         return -1;
@@ -285,13 +303,14 @@ int parts_exchange(struct chain *chain, int64_t now_ms, char *err, size_t err_si
     EXCHANGE(conf->queue, next->queue);
     EXCHANGE(conf->dialect, next->dialect);
 
+    if (has_other_dedupe && open_dedupe(chain, err, err_size) != 0)
+        return -1;
     const struct queue_disk_conf bounds = queue_conf_of(chain, now_ms);
     if (!change.store)
         queue_change(chain->queue, &bounds);
     else if (exchange_queue(chain, now_ms, err, err_size) != 0)
         return -1;
-    if ((has_other_dedupe && open_dedupe(chain, err, err_size) != 0) ||
-        (renews_front && open_front(chain, err, err_size) != 0) ||
+    if ((renews_front && open_front(chain, err, err_size) != 0) ||
         (change.backend && open_back(chain, err, err_size) != 0) || make_rows(chain, err, err_size) != 0)
         return -1;
     chain->unconnected_ms = -1;

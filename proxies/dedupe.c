@@ -67,26 +67,26 @@ static struct list *bucket_of(struct dedupe *dedupe, const uint8_t *digest)
     return &dedupe->buckets[start % BUCKETS];
 }
 
-struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[RUNTIME_DIGEST_BYTES],
+struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                  int64_t now_ms)
 {
     forget(dedupe, 0, now_ms);
     LIST_EACH (link, bucket_of(dedupe, digest)) {
         struct dedupe_entry *entry = LIST_ENTRY(link, struct dedupe_entry, bucket);
-        if (memcmp(entry->digest, digest, RUNTIME_DIGEST_BYTES) == 0)
+        if (memcmp(entry->digest, digest, QUEUE_DIGEST_BYTES) == 0)
             return entry;
     }
     return NULL;
 }
 
-struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[RUNTIME_DIGEST_BYTES],
+struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                 int64_t now_ms)
 {
     forget(dedupe, 1, now_ms);
     struct dedupe_entry *entry = dedupe->count < dedupe->max ? calloc(1, sizeof *entry) : NULL;
     if (!entry)
         return NULL;
-    memcpy(entry->digest, digest, RUNTIME_DIGEST_BYTES);
+    memcpy(entry->digest, digest, QUEUE_DIGEST_BYTES);
     entry->until_ms = now_ms + dedupe->window_ms;
     list_init(&entry->waiting);
     list_append(bucket_of(dedupe, digest), &entry->bucket);

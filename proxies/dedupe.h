@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which requests came lately, so that an identical one is not queued again but gets the first one's ticket. In
- * memory and bounded: after a restart, or when more requests came within the window than fit, an identical one
- * counts as new. Pure: time is an argument.
+ * Which requests came lately, so that an identical one is not queued again but gets the first one's ticket.
+ * Bounded: when more requests came within the window than fit, the oldest are forgotten. What a durable queue
+ * remembers of an earlier run is added at its start (queue_recall_fn). Pure: time is an argument.
  */
 #ifndef PROXYD_PROXIES_DEDUPE_H
 #define PROXYD_PROXIES_DEDUPE_H
 
 #include "buffer/list.h"
 #include "buffer/queue.h"
-#include "proxies/runtime.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,7 +16,7 @@
 struct dedupe;
 
 struct dedupe_entry {
-    uint8_t digest[RUNTIME_DIGEST_BYTES];
+    uint8_t digest[QUEUE_DIGEST_BYTES];
     char ticket[QUEUE_TICKET_BYTES];
     bool is_stored;      /* the ticket is good; until then `waiting` collects those who want it, too */
     struct list waiting; /* of queue_item.wait */
@@ -32,11 +31,11 @@ struct dedupe *dedupe_new(int64_t window_ms, uint32_t max);
 void dedupe_free(struct dedupe *dedupe);
 
 /* The entry of that digest, or NULL. */
-struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[RUNTIME_DIGEST_BYTES],
+struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                  int64_t now_ms);
 
 /* Adds a digest that is not there. NULL when memory is short: then it is just not remembered. */
-struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[RUNTIME_DIGEST_BYTES],
+struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                 int64_t now_ms);
 
 /* Forgets an entry: its request was not stored after all. */

@@ -5,6 +5,7 @@
 #ifndef PROXYD_PROXIES_RUNTIME_H
 #define PROXYD_PROXIES_RUNTIME_H
 
+#include "buffer/queue.h"
 #include "proxies/event.h"
 
 #include <stddef.h>
@@ -19,8 +20,6 @@ struct store;
 struct waker;
 struct websockets;
 
-#define RUNTIME_DIGEST_BYTES 16
-
 /* Outlives the chains. */
 struct runtime {
     void *zmq; /* the context */
@@ -28,8 +27,8 @@ struct runtime {
     struct websockets *websockets; /* starts with the first chain that needs it */
     struct event_sink events;
     struct store *store; /* of durable queues; NULL = none; set before the first chain that needs it */
-    /* A keyed digest of a message from a sender, for dedupe: equal for equal ones, not to be forged. */
-    void (*digest)(uint64_t sender, const struct message *body, uint8_t digest[RUNTIME_DIGEST_BYTES]);
+    /* A digest of a message from a sender, for dedupe: equal for equal ones in every run, no other's to be forged. */
+    void (*digest)(uint64_t sender, const struct message *body, uint8_t digest[QUEUE_DIGEST_BYTES]);
     const struct doorman *doorman; /* NULL = every door is open; set before the first chain */
 };
 

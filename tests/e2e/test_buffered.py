@@ -191,6 +191,14 @@ def test_identical_requests_of_one_caller_get_the_first_ones_ticket(net):
     proxyd.wait_for(calls, delivered=2)
     assert upstream.bodies == [b"same", b"other"]
     assert store_all(net, calls, [b"same"]) == tickets[:1], "remembered after it was delivered"
+    proxyd.kill()
+    proxyd.start()
+    assert store_all(net, calls, [b"same", b"other"]) == [tickets[0], tickets[20]], "and after a kill"
+    proxyd.wait_for(calls, queued=0, inflight=0, dropped__duplicate=2)
+    restart(proxyd)
+    assert store_all(net, calls, [b"same", b"new"])[0] == tickets[0]
+    proxyd.wait_for(calls, accepted=2, delivered=1, dropped__duplicate=1)
+    assert list(dict.fromkeys(upstream.bodies)) == [b"same", b"other", b"new"], "delivered again is not accepted again"
 
 
 def test_the_same_request_counts_as_new_when_the_window_is_over(net):

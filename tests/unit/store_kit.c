@@ -85,6 +85,9 @@ bool kit_put(struct kit *kit, uint64_t number, size_t bytes)
     message_add(&item->body, &frame);
     zmq_msg_close(&frame);
     item->taken_ms = kit->conf.now_ms;
+    uint8_t digest[QUEUE_DIGEST_BYTES] = {0};
+    memcpy(digest, &number, sizeof number);
+    item->digest = kit->conf.remember_ms > 0 ? digest : NULL;
     if (queue_put(kit->queue, item) == QUEUE_TAKEN)
         return true;
     queue_item_free(kit->queue, item);

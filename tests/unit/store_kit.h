@@ -33,7 +33,8 @@ void kit_close(struct kit *kit);
 /* One turn: commits, waits at most `wait_ms` for the store, returns an item that ended its put, or NULL. */
 struct queue_item *kit_turn(struct kit *kit, int wait_ms, bool *is_stored);
 
-/* Puts message `number` with a body of at least `bytes`; false when the queue did not take it. */
+/* Puts message `number` with a body of at least `bytes`, and where digests are remembered with one that begins with the
+ * number; false when the queue did not take it. */
 bool kit_put(struct kit *kit, uint64_t number, size_t bytes);
 
 /* Puts messages and waits until each is stored; how many were. */

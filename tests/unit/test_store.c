@@ -6,6 +6,7 @@
  * What a disk queue keeps from one run to the next: messages, order, attempts, dead letters, replies, ages. Also
  * what it does with files that are not its own.
  */
+#include "buffer/store_db.h"
 #include "buffer/store_mark.h"
 #include "tests/unit/scratch.h"
 #include "tests/unit/store_kit.h"
@@ -608,6 +609,138 @@ static void store_refuses_what_is_not_its_own(void **state)
     assert_string_equal(text, "my diary, do not read");
 }
 
+/* What tests/unit/store_v*.sql holds, made by proxyd as it was with that version of the schema. */
+static void make_of_version(int version)
+{
+    char name[64], text[8192];
+    snprintf(name, sizeof name, "tests/unit/store_v%d.sql", version);
+    FILE *file = fopen(name, "r");
+    assert_non_null(file);
+    text[fread(text, 1, sizeof text - 1, file)] = 0;
+    fclose(file);
+    sqlite3 *db;
+    char path[128];
+    path_of(path, "store.db");
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, text, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static void store_opens_every_older_version(void **state)
+{
+    (void)state;
+    for (int version = 1; version < STORE_DB_VERSION; version++) {
+        make_of_version(version);
+        kit.conf.keep_replies_ms = INT64_C(3650) * 24 * 3600 * 1000;
+        open_kit();
+        assert_int_equal(kit_stats(&kit).queued, 3);
+        assert_int_equal(kit_stats(&kit).dead, 1);
+        assert_int_equal(ask("00010000000000013aaa0a256a1f0e03d50bd5aa6b7eaf23", 0), QUEUE_TICKET_DONE);
+        assert_string_equal(asked.text, "answer");
+        assert_int_equal(ask("000100000000000282e3299a161e93024dafd2a2412f8622", 0), QUEUE_TICKET_DEAD);
+        struct queue_item *failed_once = kit_lease(&kit, 10000);
+        assert_int_equal(failed_once->attempts, 1);
+        queue_nack(kit.queue, failed_once, 0);
+        put_all(5, 5);
+        reopen();
+        deliver(2, 8);
+        kit_close(&kit);
+        scratch_clear(&scratch);
+    }
+}
+
+static struct recalled {
+    int count;
+    uint8_t first, last;             /* of the digests: 16 times the same byte */
+    char ticket[QUEUE_TICKET_BYTES]; /* the last one's */
+} recalled;
+
+static void note_recalled(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
+                          int64_t taken_ms)
+{
+    struct recalled *to = context;
+    (void)taken_ms;
+    if (to->count++ == 0)
+        to->first = digest[0];
+    to->last = digest[QUEUE_DIGEST_BYTES - 1];
+    snprintf(to->ticket, sizeof to->ticket, "%s", ticket);
+}
+
+static void put_remembered(uint8_t number, char ticket[QUEUE_TICKET_BYTES])
+{
+    bool is_stored;
+    uint8_t digest[QUEUE_DIGEST_BYTES];
+    memset(digest, number, sizeof digest);
+    struct queue_item *item = queue_item_new(kit.queue);
+    message_add_bytes(&item->body, "again", 5);
+    item->digest = digest;
+    assert_int_equal(queue_put(kit.queue, item), QUEUE_TAKEN);
+    queue_ticket(kit.queue, item, ticket);
+    while (!kit_turn(&kit, 10000, &is_stored))
+        ;
+    assert_true(is_stored);
+}
+
+static void open_and_recall(int64_t remember_ms, uint32_t max)
+{
+    kit.conf.remember_ms = remember_ms;
+    kit.conf.remember_max = max;
+    kit.conf.recall = note_recalled;
+    kit.conf.context = &recalled;
+    memset(&recalled, 0, sizeof recalled);
+    open_kit();
+}
+
+static void store_remembers_the_newest_digests(void **state)
+{
+    (void)state;
+    char ticket[QUEUE_TICKET_BYTES];
+    open_and_recall(60000, 10);
+    assert_int_equal(recalled.count, 0);
+    for (uint8_t i = 1; i <= 30; i++)
+        put_remembered(i, ticket);
+    for (int i = 0; i < 30; i++) /* whether they are still queued or not */
+        queue_ack(kit.queue, kit_lease(&kit, 10000), NULL);
+    char other[QUEUE_TICKET_BYTES];
+    put_owned(0, other); /* without one */
+    kit_close(&kit);
+    open_and_recall(60000, 10);
+    assert_int_equal(recalled.count, 10);
+    assert_int_equal(recalled.first, 21);
+    assert_int_equal(recalled.last, 30);
+    assert_string_equal(recalled.ticket, ticket);
+    kit_close(&kit);
+    open_and_recall(0, 0);
+    assert_int_equal(recalled.count, 0);
+    kit_close(&kit);
+    open_and_recall(60000, 10);
+    assert_int_equal(recalled.count, 0);
+}
+
+static void store_remembers_digests_for_their_time(void **state)
+{
+    (void)state;
+    char ticket[QUEUE_TICKET_BYTES];
+    kit.read_clock = read_fake_clock;
+    fake = (struct store_clock){.boot_ms = 1000, .wall_ms = 56 * year_ms, .boot_id = "a"};
+    open_and_recall(5000, 10);
+    put_remembered(1, ticket);
+    put_remembered(2, ticket);
+    kit_close(&kit);
+    fake.boot_ms += 4000;
+    open_and_recall(5000, 10);
+    assert_int_equal(recalled.count, 2);
+    kit_close(&kit);
+    fake.boot_ms += 2000;
+    open_and_recall(5000, 10);
+    assert_int_equal(recalled.count, 0);
+    put_remembered(3, ticket); /* the old ones go */
+    kit_close(&kit);
+    open_and_recall(60000, 10);
+    assert_int_equal(recalled.count, 1);
+    assert_int_equal(recalled.first, 3);
+}
+
 /* As a later proxyd would: with SQL, into the database or (when that is interrupted) into its log only. */
 static void make_newer(bool is_interrupted)
 {
@@ -753,6 +886,9 @@ int main(void)
         TEST(store_with_an_interval_says_written),
         TEST(store_is_locked_while_it_is_open),
         TEST(store_refuses_what_is_not_its_own),
+        TEST(store_opens_every_older_version),
+        TEST(store_remembers_the_newest_digests),
+        TEST(store_remembers_digests_for_their_time),
         TEST(store_refuses_a_newer_version),
         TEST(store_refuses_what_a_newer_proxyd_used),
         TEST(store_with_a_flipped_bit_in_its_version_is_salvaged),

@@ -128,7 +128,7 @@ static void work(void)
     hear(0);
 }
 
-static bool dead[MESSAGES];
+static bool dead[MESSAGES], remembered[MESSAGES];
 
 static void note_dead(void *context, bool is_ok, const struct queue_entry *entries, size_t count,
                       uint64_t next_id)
@@ -144,11 +144,24 @@ static void note_dead(void *context, bool is_ok, const struct queue_entry *entri
     }
 }
 
+static void note_remembered(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
+                            int64_t taken_ms)
+{
+    uint64_t number;
+    (void)context;
+    (void)ticket;
+    (void)taken_ms;
+    memcpy(&number, digest, sizeof number);
+    assert_in_range(number, 0, MESSAGES - 1);
+    remembered[number] = true;
+}
+
 /* What a sound disk shows afterwards, against what was promised. */
 static void check(enum fault_kind kind, uint64_t at, bool is_for_good)
 {
     bool found[MESSAGES] = {false}, is_answered = false, is_stored;
     memset(dead, 0, sizeof dead);
+    memset(remembered, 0, sizeof remembered);
     if (!kit_open(&kit, scratch.path))
         fail_msg("fault %d at %d: %s", (int)kind, (int)at, kit.err);
     queue_page(kit.queue, true, 0, MESSAGES, true, note_dead, &is_answered);
@@ -175,6 +188,10 @@ static void check(enum fault_kind kind, uint64_t at, bool is_for_good)
                      found[i]  ? "there"
                      : dead[i] ? "dead"
                                : "gone");
+        /* Whoever sends one of these again hears that it is there. */
+        if (remembered[i] != (fates[i] == NOT_TAKEN ? is_there : fates[i] != STAGED))
+            fail_msg("fault %d at %d%s: message %d with fate %d is %s", (int)kind, (int)at,
+                     is_for_good ? " for good" : "", i, fates[i], remembered[i] ? "remembered" : "forgotten");
     }
     kit_close(&kit);
 }
@@ -186,6 +203,9 @@ static uint64_t run(enum fault_kind kind, uint64_t at, bool is_for_good)
         fates[i] = NOT_TAKEN;
     scratch_clear(&scratch);
     memset(&kit, 0, sizeof kit);
+    kit.conf.remember_ms = 3600000;
+    kit.conf.remember_max = MESSAGES;
+    kit.conf.recall = note_remembered;
     fault_arm(kind, at, is_for_good);
     if (kit_open(&kit, scratch.path)) {
         work();
