@@ -16,7 +16,7 @@ def joined(net, relay, publisher, **options):
 
 def test_frames_and_order_are_unchanged(net):
     publisher = net.publisher()
-    relay = net.chain("sub-pub", at=publisher.endpoint)
+    relay = net.chain("sub-pub", at=publisher.endpoint, backend={"hwm": 5000})  # all of them, however slow
     proxyd = net.proxyd(relay)
     subscriber = joined(net, relay, publisher)
     probes = proxyd.wait_for(relay, queued=0, inflight=0)["accepted"]
