@@ -5,10 +5,11 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 
 import pytest
 
-from harness import PROXYCTL, eventually, free_endpoint
+from harness import PROXYCTL, eventually
 from peers import error_of, outcomes, swallow
 
 
@@ -270,3 +271,62 @@ def test_a_stop_during_a_reload_is_a_stop(net):
     eventually(lambda: proxyd.events("chain-changed"))
     proxyd.stop()
     assert outcomes(pipeline.wait(seconds=1)) == {"lost": 1}
+
+
+def thread_count(proxyd):
+    return len(os.listdir(f"/proc/{proxyd.pid}/task"))
+
+
+def test_a_hundred_reloads_under_load_lose_and_repeat_nothing(net):
+    """Half of them change something: backends, bounds, chains that come and go. What was opened for it is closed again."""
+    upstreams, publisher = [net.router(), net.router()], net.publisher()
+    at = {name: net.endpoint() for name in ("calls", "orders", "news", "guest")}
+
+    def configuration(number):
+        turn = number // 2
+        calls = net.chain("rep-req", at=at["calls"], to=upstreams[turn % 2], name="calls", backend={"window": 4 + turn % 3})
+        orders = net.chain("buffered-rep-req", at=at["orders"], to=upstreams[1 - turn % 2], name="orders",
+                           queue={"max_messages": 100000 + turn % 5, "sync": "50ms"})
+        news = net.chain("sub-pub", at=publisher.endpoint, to=at["news"], name="news", queue={"max_messages": 50000 + turn % 4})
+        guest = net.chain("rep-req", at=at["guest"], to=upstreams[0], name="guest")
+        return (calls, orders, news) + ((guest,) if turn % 2 else ())
+    proxyd = net.proxyd(*configuration(0), daemon={"drain_timeout": "5s"})
+    publisher.wait_subscribed()
+    subscriber = net.subscriber(at["news"]).wait_joined(lambda: publisher.publish(b"probe"))
+    calls, orders = net.pipeline(at["calls"]), net.pipeline(at["orders"])
+    proxyd.wait_for("orders", state="up")
+    proxyd.control("reload", timeout=15)
+    before = proxyd.fd_count(), thread_count(proxyd)
+    results, failures = [], []
+
+    def reload_all():
+        try:
+            for number in range(1, 101):
+                results.append(reload(proxyd, *configuration(number % 100), drain_timeout="5s"))
+        except Exception as error:  # noqa: BLE001: told by the test's own thread
+            failures.append(error)
+    thread = threading.Thread(target=reload_all)
+    thread.start()
+    published = 0
+    while thread.is_alive():
+        for pipeline in (calls, orders):
+            if len(pipeline.sent) - len(pipeline.drain().answers) < 50:
+                pipeline.send_each([b"%d" % n for n in range(20)])
+        publisher.publish(b"%d" % published)
+        published += 1
+        calls.socket.poll(1)
+    assert not failures and len(results) == 100
+    assert sum(bool(names(result).keys() - {"unchanged"}) for result in results) == 50
+    assert outcomes(calls.wait()) == {"reply": len(calls.sent)}
+    accepted = orders.wait()
+    assert all(answer[0].startswith(b"accepted ") for answer in accepted.values())
+    assert subscriber.take(published) == [[b"%d" % n] for n in range(published)]
+    assert proxyd.wait_for("calls", inflight=0, queued=0)["delivered"] == len(calls.sent)
+    done = proxyd.wait_for("orders", inflight=0, queued=0, dead=0)
+    assert (done["accepted"], done["delivered"], done["failed"]) == (len(orders.sent), len(orders.sent), {})
+    assert len(upstreams[0].log) + len(upstreams[1].log) == len(calls.sent) + len(orders.sent) + done["redelivered"]
+    for number in (2, 0):  # backends that have not opened more connections under load
+        reload(proxyd, *configuration(number), drain_timeout="5s")
+    proxyd.wait_for("orders", state="up")
+    eventually(lambda: proxyd.fd_count() <= before[0] and thread_count(proxyd) == before[1], 5,
+               f"{before} descriptors and threads again, after {proxyd.fd_count()}, {thread_count(proxyd)}")
