@@ -98,7 +98,10 @@ int link_open(struct link *link, const struct link_conf *conf, const struct surr
     *link = (struct link){.conf = conf, .around = around, .backoff = backoff, .state = LINK_WAITING};
     if (endpoint_is_websocket(conf->endpoint))
         return websockets_need(around->runtime->websockets, err, err_size);
-    return conf->endpoint->is_bind ? bind_now(link, err, err_size) : 0;
+    if (!conf->endpoint->is_bind || bind_now(link, err, err_size) == 0)
+        return 0;
+    /* The name is another chain's, which is about to give it up: link_tick tries again. */
+    return conf->endpoint->transport == TRANSPORT_INPROC ? 0 : -1;
 }
 
 static enum link_event fail(struct link *link, const char *cause, int64_t now_ms)

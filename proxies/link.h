@@ -46,8 +46,8 @@ struct link {
     uint32_t handshakes; /* as of the last tick, to notice a peer that left and came back */
 };
 
-/* Prepares a link. A bound one is bound now, so that a start can fail: -1 with a reason in `err`. A
- * connecting one starts with its first tick. The pointers must outlive it. */
+/* Prepares a link. A bound one is bound now, so that a start can fail: -1 with a reason in `err`; an inproc name
+ * that is still taken is tried again. A connecting one starts with its first tick. The pointers must outlive it. */
 int link_open(struct link *link, const struct link_conf *conf, const struct surroundings *around,
               struct backoff *backoff, char *err, size_t err_size);
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reload: all or nothing; only what changed is touched; nobody who waits is forgotten and nothing queued is lost."""
 import os
+import random
 import signal
 import socket
 import stat
@@ -241,10 +242,11 @@ def test_the_service_manager_is_told_when_it_begins_and_when_it_has_ended(net):
     calls = net.chain("rep-req", to=net.rep())
     proxyd = net.proxyd(calls)
     proxyd.signal(signal.SIGHUP)
-    eventually(lambda: proxyd.notifications()[-1].startswith("READY") and "RELOADING=1" in proxyd.notifications())
-    lines = proxyd.notifications()
-    began = lines.index("RELOADING=1")
-    assert lines[began + 1].startswith("MONOTONIC_USEC=") and lines[began + 2] == "READY=1"
+
+    def lines():
+        return [line for line in proxyd.notifications() if not line.startswith("STATUS=")]
+    eventually(lambda: lines().count("READY=1") == 2)
+    assert lines()[-3] == "RELOADING=1" and lines()[-2].startswith("MONOTONIC_USEC=")
 
 
 def test_proxyctl_names_what_it_changed_or_every_problem(net):
@@ -330,3 +332,44 @@ def test_a_hundred_reloads_under_load_lose_and_repeat_nothing(net):
     proxyd.wait_for("orders", state="up")
     eventually(lambda: proxyd.fd_count() <= before[0] and thread_count(proxyd) == before[1], 5,
                f"{before} descriptors and threads again, after {proxyd.fd_count()}, {thread_count(proxyd)}")
+
+
+def random_configuration(net, random_, places, upstreams):
+    """A few chains of the same few names at the same few addresses; some of the kinds and stores differ."""
+    random_.shuffle(places)
+    free = iter(places)
+    chains = []
+    for name in random_.sample("abcde", random_.randint(1, 5)):
+        kind = {"a": "rep-req", "b": "buffered-rep-req", "c": "rep-pub", "d": "sub-req", "e": "sub-pub"}[name]
+        if random_.random() < 0.05:
+            kind = "rep-req"
+        to = random_.choice(upstreams) if kind.endswith("req") and random_.random() < 0.8 else next(free)
+        queue = {"max_messages": random_.randint(1, 3)}
+        if kind in ("sub-req", "buffered-rep-req"):
+            queue["store"] = random_.choice(["memory", "disk"])
+        frontend = {"max_frames": random_.randint(2, 4)} if random_.random() < 0.5 else {}
+        chains.append(net.chain(kind, at=next(free), to=to, name=name, frontend=frontend, queue=queue))
+    return chains
+
+
+def test_any_sequence_of_configurations_ends_in_the_last_good_one(net):
+    """Two chains of one address, or another kind under one name, are refused; everything else is in force."""
+    seed = int(os.environ.get("PROXYD_TEST_SEED", "7"))
+    random_ = random.Random(seed)
+    places = [net.endpoint(), net.endpoint(), net.ipc("one"), net.ipc("two"), "inproc://one", "inproc://two",
+              net.endpoint(), net.ipc("three"), net.endpoint(), "inproc://three"]
+    upstreams = [net.router(), net.rep()]
+    first = net.chain("rep-req", to=upstreams[0], name="a")
+    proxyd = net.proxyd(first, daemon={"drain_timeout": "100ms"})
+    kinds = {"a": "rep-req"}
+    for _ in range(60):
+        chains = random_configuration(net, random_, places, upstreams)
+        proxyd.write(chains, {"drain_timeout": "100ms"})
+        answer = proxyd.control_raw({"jsonrpc": "2.0", "id": 1, "method": "reload"}, timeout=15)
+        wanted = {chain.name: chain.kind for chain in chains}
+        if "result" in answer:
+            assert set(answer["result"]["added"]) == wanted.keys() - kinds.keys(), seed
+            kinds = wanted
+        else:
+            assert any(kinds.get(name, kind) != kind for name, kind in wanted.items()), (seed, answer)
+        assert {name: chain["kind"] for name, chain in proxyd.status()["chains"].items()} == kinds, seed
