@@ -21,8 +21,7 @@ enum back_result {
     BACK_DELIVERED, /* `reply` is the upstream's, or NULL where there is none */
     BACK_TIMEOUT,   /* no answer in time; the connection is gone */
     BACK_LOST,      /* the connection broke, or had to be given up, with this request on it */
-    BACK_UNSENT,    /* it waited for one upstream, which is gone: it may go to another */
-    BACK_UNFIT      /* upstreams ignore such a request: it was not sent */
+    BACK_UNSENT     /* it waited for one upstream, which is gone: it may go to another */
 };
 
 struct back_outcome {

@@ -389,16 +389,17 @@ static bool send_to_any(struct back *back, struct flight *flight, struct caller 
     return false;
 }
 
+static bool workers_carries(const struct back *back, const struct message *body)
+{
+    (void)back;
+    return body->count >= REQUEST_FRAMES;
+}
+
 static bool workers_send(struct back *back, struct queue_item *item, int64_t now_ms)
 {
     struct flight *flight = flights_take(&back->flights, item);
     if (!flight)
         return false;
-    if (item->body.count < REQUEST_FRAMES) {
-        flight->result = BACK_UNFIT;
-        list_append(&back->flights.ended, &flight->link);
-        return true;
-    }
     struct caller *caller = NULL;
     if (back->callers) {
         uint64_t mark = mark_caller(back, item);
@@ -656,6 +657,7 @@ const struct back_ops back_workers = {
     .has_input = workers_has_input,
     .is_connected = workers_is_connected,
     .has_room = workers_has_room,
+    .carries = workers_carries,
     .send = workers_send,
     .next_outcome = workers_next_outcome,
     .forget = workers_forget,

@@ -339,6 +339,10 @@ static void accept_message(struct chain *chain, struct queue_item *item, int64_t
         refuse(chain, item, REASON_BAD_REQUEST, now_ms);
         return;
     }
+    if (chain->sessions && sessions_look(chain->sessions, item, now_ms) == SESSION_INVALID) {
+        refuse_as_dropped(chain, item, DROP_UNVERIFIED, now_ms);
+        return;
+    }
     if (is_duplicate(chain, item, now_ms))
         return;
     switch (queue_put(chain->queue, item)) {
@@ -478,9 +482,6 @@ static void settle(struct chain *chain, struct back_outcome *outcome, int64_t no
     case BACK_UNSENT:
         queue_nack(chain->queue, item, now_ms);
         return;
-    case BACK_UNFIT:
-        fail(chain, item, REASON_BAD_REQUEST, now_ms);
-        return;
     default:
         settle_failure(chain, outcome, now_ms);
         return;
@@ -540,8 +541,14 @@ static void send_messages(struct chain *chain, int64_t now_ms)
             give_up_unfit(chain, item, now_ms);
             continue;
         }
-        if (!ops->send(chain->back, item, now_ms)) {
-            queue_nack(chain->queue, item, now_ms);
+        enum session_result verdict =
+            chain->sessions ? sessions_look(chain->sessions, item, now_ms) : SESSION_VALID;
+        if (verdict == SESSION_INVALID) {
+            drop(chain, item, DROP_UNVERIFIED, now_ms);
+            continue;
+        }
+        if (verdict == SESSION_UNKNOWN || !ops->send(chain->back, item, now_ms)) {
+            queue_nack(chain->queue, item, now_ms); /* it keeps its place */
             return;
         }
         chain->credit -= chain->conf->queue.drain_rate > 0 ? CREDIT : 0;
@@ -612,7 +619,8 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
     bool has_input = kind->front->has_input(chain->front, is_intake_stopped(chain));
     bool may_enter = chain->pending && queue_has_room(chain->queue, chain->pending->body.bytes);
     if (has_input || may_enter || chain->has_backlog || kind->back->has_input(chain->back) ||
-        (chain->tickets && tickets_have_input(chain->tickets)) || is_finished(chain, now_ms))
+        (chain->tickets && tickets_have_input(chain->tickets)) ||
+        (chain->sessions && sessions_has_input(chain->sessions)) || is_finished(chain, now_ms))
         return now_ms;
     int64_t retry_ms = queue_next_retry_ms(chain->queue);
     const int64_t due[] = {
@@ -623,6 +631,7 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
         patience_ends_ms(chain),
         queue_oldest(chain->queue) ? credit_due_ms(chain) : INT64_MAX,
         chain->tickets ? tickets_next_ms(chain->tickets) : INT64_MAX,
+        chain->sessions ? sessions_next_ms(chain->sessions) : INT64_MAX,
         chain->now.is_stopping ? chain->now.stop_by_ms : INT64_MAX,
         chain->now.change.next && chain->now.change_by_ms > now_ms ? chain->now.change_by_ms : INT64_MAX,
     };
@@ -675,9 +684,12 @@ static void publish(struct chain *chain, bool is_stopped)
     chain->ledger.queued = stats.queued;
     chain->ledger.inflight = stats.inflight;
     chain->ledger.dead = stats.dead;
-    if (!chain->has_failed)
-        chain->conf->kind->back->upstreams(
-            chain->back, chain->rows + chain->conf->kind->front->upstreams(chain->front, chain->rows));
+    if (!chain->has_failed) {
+        uint32_t count = chain->conf->kind->front->upstreams(chain->front, chain->rows);
+        count += chain->conf->kind->back->upstreams(chain->back, chain->rows + count);
+        if (chain->sessions)
+            sessions_upstream(chain->sessions, chain->rows + count);
+    }
     if (!chain->has_failed && chain->workers)
         chain->worker_count = chain->conf->kind->back->workers(chain->back, chain->workers);
     enum chain_state state = state_of(chain);
@@ -725,8 +737,8 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
     uint32_t count = published->upstream_count;
     *stats = (struct chain_stats){.upstream_count = count,
                                   .upstreams = calloc(count + 1, sizeof *stats->upstreams),
-                                  .workers = calloc(chain->workers ? BACK_WORKERS_MAX : 1,
-                                                    sizeof *stats->workers)};
+                                  .workers =
+                                      calloc(chain->workers ? BACK_WORKERS_MAX : 1, sizeof *stats->workers)};
     if (!stats->upstreams || !stats->workers) {
         pthread_mutex_unlock(&chain->mutex);
         chain_stats_close(stats);
@@ -972,6 +984,8 @@ static void turn(struct chain *chain, int64_t now_ms)
     answer_asks(chain, now_ms);
     if (chain->tickets)
         tickets_tick(chain->tickets, now_ms);
+    if (chain->sessions)
+        sessions_tick(chain->sessions, now_ms);
     struct queue_stats stats;
     queue_stats(chain->queue, &stats);
     kind->back->tick(chain->back, stats.queued, now_ms);

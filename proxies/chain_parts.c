@@ -118,6 +118,9 @@ static int open_front(struct chain *chain, char *err, size_t err_size)
     chain->front = conf->kind->front->open(conf, around, err, err_size);
     if (!chain->front)
         return -1;
+    if (conf->frontend.verify.endpoint.count > 0 &&
+        !(chain->sessions = sessions_open(conf, around, err, err_size)))
+        return -1;
     if (conf->frontend.tickets.count > 0)
         chain->tickets = tickets_open(conf, around, chain->queue, err, err_size);
     return conf->frontend.tickets.count > 0 && !chain->tickets ? -1 : 0;
@@ -127,6 +130,8 @@ static void close_front(struct chain *chain, int linger_ms)
 {
     tickets_close(chain->tickets, linger_ms);
     chain->tickets = NULL;
+    sessions_close(chain->sessions);
+    chain->sessions = NULL;
     if (chain->front)
         chain->conf->kind->front->close(chain->front, linger_ms);
     chain->front = NULL;
@@ -170,7 +175,8 @@ static void close_back(struct chain *chain, int linger_ms)
 static int make_rows(struct chain *chain, char *err, size_t err_size)
 {
     const struct kind *kind = chain->conf->kind;
-    uint32_t count = kind->front->upstreams(chain->front, NULL) + kind->back->upstreams(chain->back, NULL);
+    uint32_t count = kind->front->upstreams(chain->front, NULL) + kind->back->upstreams(chain->back, NULL) +
+                     (chain->sessions ? 1 : 0);
     struct upstream_stats *rows = calloc(count + 1, sizeof *rows),
                           *published = calloc(count + 1, sizeof *rows);
     if (!rows || !published) {
@@ -185,7 +191,10 @@ static int make_rows(struct chain *chain, char *err, size_t err_size)
     chain->published.upstreams = published;
     chain->upstream_count = chain->published.upstream_count = count;
     pthread_mutex_unlock(&chain->mutex);
-    kind->back->upstreams(chain->back, published + kind->front->upstreams(chain->front, published));
+    count = kind->front->upstreams(chain->front, published);
+    count += kind->back->upstreams(chain->back, published + count);
+    if (chain->sessions)
+        sessions_upstream(chain->sessions, published + count);
     return 0;
 }
 

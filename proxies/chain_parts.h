@@ -14,6 +14,7 @@
 #include "proxies/front.h"
 #include "proxies/poller.h"
 #include "proxies/runtime.h"
+#include "proxies/sessions.h"
 #include "proxies/stats.h"
 #include "proxies/tickets.h"
 
@@ -58,6 +59,7 @@ struct chain {
     struct queue *leaving;        /* the queue before, while its messages move into this one; NULL = none */
     uint64_t moved_id, stored_id; /* the last one moved into the queue, and the last one it has stored */
     struct tickets *tickets;      /* NULL = none */
+    struct sessions *sessions;    /* NULL = every session is good */
     struct dedupe *dedupe;        /* NULL = off */
     bool has_news;                /* of a queue; set by the poller */
     struct list storing;          /* of queue_item.wait: callers to be told when it is stored */

@@ -48,6 +48,16 @@ struct access_conf {
     int64_t burst; /* at once; 0 = as many as rate */
 };
 
+/* Whether the session of a message is valid, which an RPC server knows. */
+struct verify_conf {
+    struct endpoint_list endpoint; /* one; none = everything passes */
+    struct credentials credentials;
+    char *method;
+    char *session_field;
+    int64_t timeout_ms;
+    int64_t cache_ms;
+};
+
 struct frontend_conf {
     struct endpoint_list endpoints;
     struct access_conf access;
@@ -59,6 +69,7 @@ struct frontend_conf {
     int64_t max_frames;             /* 0 = no limit */
     struct credentials credentials; /* SUB: towards the publisher */
     struct endpoint_list tickets;   /* buffered kinds */
+    struct verify_conf verify;      /* SUB */
 };
 
 enum correlation { CORRELATION_AUTO, CORRELATION_LOCKSTEP, CORRELATION_ENVELOPE };

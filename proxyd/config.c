@@ -415,7 +415,14 @@ static bool binds(const struct loader *loader, const struct config_key *key)
 {
     if (loader->kind == 0)
         return true;
-    return !(loader->kind & (key->section == CONFIG_FRONTEND ? CONFIG_SUB : CONFIG_REQ));
+    switch (key->section) {
+    case CONFIG_VERIFY:
+        return false;
+    case CONFIG_FRONTEND:
+        return !(loader->kind & CONFIG_SUB);
+    default:
+        return !(loader->kind & CONFIG_REQ);
+    }
 }
 
 /* Where a WebSocket server may stand, and where nothing else; and whether we can talk to one at all. */
@@ -821,6 +828,15 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
                 "backend.heartbeat: the dialect %s has no heartbeat", loader->dialect->name);
 }
 
+static void load_verify(struct loader *loader, const config_setting_t *group, struct chain_conf *chain)
+{
+    struct verify_conf *verify = &chain->frontend.verify;
+    if (!group || !(loader->kind & CONFIG_SUB))
+        return;
+    load_section(loader, CONFIG_VERIFY, group, chain);
+    check_password(loader, CONFIG_VERIFY, group, &verify->credentials, &verify->endpoint);
+}
+
 /* Workers connect to us, and are asked who they are. */
 static void check_workers_connect(struct loader *loader, const struct config_key *key,
                                   const config_setting_t *group, const struct endpoint_list *endpoints)
@@ -943,6 +959,7 @@ static void load_chain(struct loader *loader, const config_setting_t *chains, in
     if (frontend) {
         load_section(loader, CONFIG_FRONTEND, frontend, chain);
         check_frontend(loader, frontend, chain);
+        load_verify(loader, group_in(frontend, "verify"), chain);
     }
     if (backend) {
         load_section(loader, CONFIG_BACKEND, backend, chain);

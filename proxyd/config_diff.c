@@ -73,9 +73,10 @@ struct config_difference config_compare(const struct chain_conf *a, const struct
         .kind = a->kind != b->kind,
         .frontend =
             dialect || blocks || !is_same_section(CONFIG_FRONTEND, a, b) ||
+            !is_same_section(CONFIG_VERIFY, a, b) ||
             !has_same_keys(&front_a->credentials, &front_b->credentials, &front_a->access, &front_b->access),
         .backend =
-            dialect || !is_same_section(CONFIG_BACKEND, a, b) ||
+            dialect || !is_same_section(CONFIG_BACKEND, a, b) || !is_same_section(CONFIG_WORKERS, a, b) ||
             !has_same_keys(&back_a->credentials, &back_b->credentials, &back_a->access, &back_b->access),
         .store = a->queue.store != b->queue.store,
         .queue = !is_same_section(CONFIG_QUEUE, a, b),

@@ -73,6 +73,7 @@ static const struct {
     [CONFIG_DAEMON] = {"daemon", "", "daemon = { ... }"},
     [CONFIG_CHAIN] = {"a chain", "", "A chain: chains = ( { ... }, ... )"},
     [CONFIG_FRONTEND] = {"frontend", "frontend.", "Its frontend = { ... }"},
+    [CONFIG_VERIFY] = {"frontend.verify", "frontend.verify.", "Of a SUB frontend: verify = { ... }"},
     [CONFIG_BACKEND] = {"backend", "backend.", "Its backend = { ... }"},
     [CONFIG_WORKERS] = {"backend.workers", "backend.workers.", "Of a rep-req backend: workers = { ... }"},
     [CONFIG_QUEUE] = {"queue", "queue.", "Its queue = { ... }"},

@@ -16,6 +16,7 @@
 #include "proxies/guard.h"
 #include "proxies/kinds.h"
 #include "proxies/listener.h"
+#include "proxies/sessions.h"
 #include "proxyd/daemon_parts.h"
 #include "proxyd/http.h"
 #include "proxyd/log.h"
@@ -407,7 +408,8 @@ int64_t daemon_count_sockets(const struct config *config)
     for (size_t i = 0; i < config->chain_count; i++) {
         const struct chain_conf *conf = config->chains[i];
         int64_t links = kind_has_req_back(conf->kind) ? conf->backend.window : 1;
-        link_count += (int64_t)conf->backend.workers.heartbeat.count;
+        link_count += (int64_t)conf->frontend.verify.endpoint.count * SESSIONS_WINDOW +
+                      (int64_t)conf->backend.workers.heartbeat.count;
         link_count += (int64_t)conf->frontend.endpoints.count + (int64_t)conf->frontend.tickets.count +
                       (int64_t)conf->backend.endpoints.count * links;
     }
@@ -431,7 +433,8 @@ static int open_guard(struct daemon *daemon, char *err, size_t err_size)
     const struct guard_conf conf = {
         .max_connections = config->daemon.max_connections,
         .max_connections_per_address = config->daemon.max_connections_per_address,
-        .kept_descriptors = daemon_count_sockets(config) + DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count +
+        .kept_descriptors = daemon_count_sockets(config) +
+                            DESCRIPTORS_OF_A_CHAIN * (int64_t)config->chain_count +
                             (config->daemon.http[0] ? HTTP_DESCRIPTORS : 0) + FEW_MORE,
     };
     return guard_open(&conf, daemon->events, err, err_size);

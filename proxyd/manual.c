@@ -156,6 +156,7 @@ static const struct table {
     {"keys.chain", key_name, CONFIG_CHAIN, print_key},
     {"keys.frontend", key_name, CONFIG_FRONTEND, print_key},
     {"keys.backend", key_name, CONFIG_BACKEND, print_key},
+    {"keys.verify", key_name, CONFIG_VERIFY, print_key},
     {"keys.workers", key_name, CONFIG_WORKERS, print_key},
     {"keys.queue", key_name, CONFIG_QUEUE, print_key},
     {"commands.remote", command_name, true, print_command},

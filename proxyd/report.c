@@ -215,6 +215,8 @@ json_t *report_chain(struct chain *chain)
 {
     const struct chain_conf *conf = chain_conf(chain);
     json_t *frontend = group_json(CONFIG_FRONTEND, conf), *backend = group_json(CONFIG_BACKEND, conf);
+    if (conf->frontend.verify.endpoint.count > 0)
+        json_object_set_new(frontend, "verify", group_json(CONFIG_VERIFY, conf));
     if (kind_has_workers(conf->kind))
         json_object_set_new(backend, "workers", group_json(CONFIG_WORKERS, conf));
     return json_pack("{s:{s:s, s:s, s:s, s:o, s:o, s:o}, s:o}", "config", "name", conf->name, "kind",

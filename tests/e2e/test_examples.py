@@ -135,6 +135,26 @@ def test_zmqframework_example_serves_its_workers(tmp_path):
         context.destroy(linger=0)
 
 
+def test_sessions_example_passes_known_sessions_only(tmp_path):
+    path = place("sessions.conf", tmp_path)
+    context = zmq.Context()
+    publisher, server, subscriber = (context.socket(kind) for kind in (zmq.XPUB, zmq.REP, zmq.SUB))
+    publisher.bind("tcp://127.0.0.1:6000")
+    server.bind("tcp://127.0.0.1:6900")
+    with running(path):
+        wait_up(path, "samples")
+        subscriber.connect("tcp://127.0.0.1:6001")
+        subscriber.subscribe("hello")
+        assert publisher.poll(10000 * FACTOR) and publisher.recv() == b"\1hello"
+        for session in "stolen", "known":
+            publisher.send_multipart([b"hello", json.dumps({"data": "SGk=", "session_id": session}).encode(), b"None"])
+            assert server.poll(10000 * FACTOR)
+            call = json.loads(server.recv())
+            server.send_json({"jsonrpc": "2.0", "id": call["id"], "result": call["params"] == "known"})
+        eventually(lambda: "dropped: unverified 1" in ctl("-c", path, "status").stdout)
+    context.destroy(linger=0)
+
+
 def test_buffered_example_takes_calls_while_the_centre_is_away(tmp_path):
     path = place("buffered.conf", tmp_path)
     with running(path):

@@ -250,9 +250,9 @@ def test_a_late_reply_reaches_nobody(net, workers):
         worker.reply(held[0], b'"the old one"')
         Worker.echo(worker, frames)
     worker.handler = answer_both
-    assert ask(caller, 2)[1] == {"node": "w1", "got": 2}
+    eventually(lambda: ask(caller, 2)[1] == {"node": "w1", "got": 2}, what="the worker to be connected again")
     assert worker.bodies == [1, 2]
-    proxyd.wait_for(chain, stray=1, failed={"timeout": 1}, delivered=1)
+    proxyd.wait_for(chain, stray=1, failed__timeout=1, delivered=1)
 
 
 def test_replies_of_strangers_and_to_others_are_counted(net, workers):

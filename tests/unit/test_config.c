@@ -842,6 +842,28 @@ static void unusable_password_files_are_refused(void **state)
     refuse_back("rep-req", back, "backend.password_file: pw: is not a regular file");
 }
 
+static void workers_and_verify_are_checked(void **state)
+{
+    (void)state;
+    refuse_back("rep-req", "workers = { };", "backend.workers.heartbeat is missing");
+    refuse_back("rep-req", "workers = 5;", "backend.workers must be a group { ... }");
+    refuse_back("rep-req", "workers = { heartbeat = \"tcp://*:7\"; }; balance = \"all\";",
+                "backend.balance belongs to REQ backends without workers only");
+    refuse_back("rep-req", "workers = { heartbeat = \">tcp://a:7\"; };",
+                "backend.workers.heartbeat: workers connect to us, over tcp or ipc; not so \">tcp://a:7\"");
+    refuse_back("rep-req", "workers = { heartbeat = [ \"tcp://*:7\" ]; };",
+                "backend.workers.heartbeat must be a text \"...\"");
+    refuse_back("sub-req", "workers = { heartbeat = \"tcp://*:7\"; };",
+                "backend.workers belongs to rep-req chains only");
+    refuse_back("rep-req", "auth = \"plain\";",
+                "backend.auth belongs to PUB backends and those with workers only");
+    refuse_front("sub-pub", "verify = { };", "frontend.verify.endpoint is missing");
+    refuse_front("sub-pub", "verify = { endpoint = \"tcp://a:7\"; username = \"u\"; };",
+                 "frontend.verify.username has no password or password_file beside it");
+    refuse_front("rep-pub", "verify = { endpoint = \"tcp://a:7\"; };",
+                 "frontend.verify belongs to SUB frontends only");
+}
+
 static void no_problem_quotes_a_password(void **state)
 {
     (void)state;
@@ -965,6 +987,7 @@ int main(void)
         IN_FOLDER(ranges_and_patterns_are_checked),
         IN_FOLDER(users_file_is_checked_once_somebody_asks_for_passwords),
         IN_FOLDER(curve_needs_all_its_keys),
+        IN_FOLDER(workers_and_verify_are_checked),
         IN_FOLDER(no_problem_quotes_a_password),
         IN_FOLDER(contradictions_are_refused),
         IN_FOLDER(problems_cannot_rule_the_terminal),
