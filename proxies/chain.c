@@ -266,8 +266,8 @@ static void refuse_as_dropped(struct chain *chain, struct queue_item *item, enum
     queue_item_free(chain->queue, item);
 }
 
-/* Drops the oldest until `item` fits. False when dropping cannot help: all are in flight, or on their way to
- * the medium. */
+/* Drops the oldest until `item` fits. False when dropping cannot help now: all are in flight, or on their way to the
+ * medium or back. */
 static bool make_room(struct chain *chain, const struct queue_item *item, int64_t now_ms)
 {
     while (!queue_has_room(chain->queue, item->body.bytes)) {
@@ -281,6 +281,14 @@ static bool make_room(struct chain *chain, const struct queue_item *item, int64_
         drop(chain, oldest, DROP_OLDEST, now_ms);
     }
     return true;
+}
+
+/* Whether dropping will help soon: what is queued is on its way to the medium, or back from it. */
+static bool will_have_room(const struct chain *chain)
+{
+    struct queue_stats stats;
+    queue_stats(chain->queue, &stats);
+    return stats.queued > 0 && !queue_is_broken(chain->queue);
 }
 
 static void taken(struct chain *chain, struct queue_item *item)
@@ -300,12 +308,16 @@ static void put_when_full(struct chain *chain, struct queue_item *item, int64_t 
         refuse_as_dropped(chain, item, DROP_NEWEST, now_ms);
         return;
     case QUEUE_DROP_OLDEST:
-        if (!make_room(chain, item, now_ms))
-            refuse_as_dropped(chain, item, DROP_NEWEST, now_ms);
-        else if (queue_put(chain->queue, item) == QUEUE_TAKEN)
+        if (!make_room(chain, item, now_ms)) {
+            if (will_have_room(chain))
+                chain->pending = item;
+            else
+                refuse_as_dropped(chain, item, DROP_NEWEST, now_ms);
+        } else if (queue_put(chain->queue, item) == QUEUE_TAKEN) {
             taken(chain, item);
-        else
+        } else {
             refuse(chain, item, REASON_STORE_FAILED, now_ms);
+        }
         return;
     default:
         refuse(chain, item, REASON_QUEUE_FULL, now_ms);

@@ -67,7 +67,7 @@ struct chain {
     int64_t credit, credit_ms; /* drain_rate: what may be sent now, and as of when */
     struct ledger ledger;
     struct queue_item *spare;   /* to take the next message into */
-    struct queue_item *pending; /* when_full = block: taken, and the queue has no room */
+    struct queue_item *pending; /* taken, and the queue has no room yet (when_full) */
     uint64_t turn_bytes;        /* taken in this turn */
     bool has_backlog;           /* the last turn stopped at its budget */
     bool is_held;               /* nothing is sent: the backend or the store is about to be exchanged */

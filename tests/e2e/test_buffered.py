@@ -247,6 +247,20 @@ def test_a_full_queue_on_disk_drops_the_oldest(net):
     assert upstream.bodies == numbered(10, 20)
 
 
+@pytest.mark.parametrize("room, count", [(10, 300), (2500, 4000)], ids=["on-its-way", "beyond-memory"])
+def test_a_burst_into_a_full_queue_on_disk_drops_the_oldest_of_it(net, room, count):
+    """Also where the oldest is still on its way to the medium, or there only."""
+    calls = buffered(net, net.endpoint(), backend={"window": 64}, queue={"max_messages": room, "when_full": "drop-oldest"})
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    pipeline.send_each(numbered(count))
+    pipeline.wait(count, seconds=30)
+    proxyd.wait_for(calls, queued=room, dropped={"oldest": count - room})
+    upstream = net.rep(endpoint=calls.to[0])
+    proxyd.wait_for(calls, delivered=room, seconds=30)
+    assert upstream.bodies == numbered(room, count - room)
+
+
 def test_a_full_queue_on_disk_lets_callers_wait(net):
     calls = buffered(net, net.endpoint(), queue={**FULL, "when_full": "block"})
     proxyd = net.proxyd(calls)
