@@ -13,9 +13,9 @@ HAVE     := $(shell $(PKG_CONFIG) --exists $(PACKAGES) $(LOADED) 2>/dev/null && 
 
 CPPFLAGS += -D_GNU_SOURCE -DPROXYD_VERSION='"$(VERSION)"' -I.
 FLAGS    := -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -pthread -fPIE \
-            -fstack-protector-strong -fstack-clash-protection -MMD -MP $(shell $(PKG_CONFIG) --cflags $(PACKAGES) $(LOADED) 2>/dev/null)
+            -fstack-protector-strong -fstack-clash-protection -ffunction-sections -fdata-sections -MMD -MP $(shell $(PKG_CONFIG) --cflags $(PACKAGES) $(LOADED) 2>/dev/null)
 HARDEN   ?= -D_FORTIFY_SOURCE=2
-LDFLAGS  += -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed
+LDFLAGS  += -pie -pthread -Wl,-z,relro,-z,now -Wl,--as-needed,--gc-sections
 LDLIBS   += $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
 SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 

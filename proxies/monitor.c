@@ -220,6 +220,8 @@ struct monitor *monitor_open(void *zmq_context, char *err, size_t err_size)
     monitor->zmq = zmq_context;
     list_init(&monitor->arriving);
     pthread_mutex_init(&monitor->mutex, NULL);
+    monitor->departed = CROWD; /* starting leaves as much behind */
+    monitor->departed_ms = clock_ms();
     monitor->waker = waker_new();
     monitor->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!monitor->waker || monitor->epoll == -1)
