@@ -131,6 +131,8 @@ static const char *parse_websocket(struct endpoint *endpoint, const char *rest)
     size_t size;
     const char *authority = endpoint_authority(endpoint, &size);
     const char *colon = memrchr(authority, ':', size), *bracket = memrchr(authority, ']', size);
+    if (endpoint->transport == TRANSPORT_WSS && bracket != NULL) /* libwebsockets cuts it at its first colon */
+        return "libwebsockets cannot hold an IPv6 address against a certificate, but a name";
     bool has_port = colon != NULL && (bracket == NULL || bracket < colon);
     char place[HOST_MAX + sizeof "[]:65535"];
     int used = snprintf(place, sizeof(place), "%.*s%s", (int)size, authority,

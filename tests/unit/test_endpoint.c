@@ -217,9 +217,10 @@ static void websocket_gives_host_port_and_path(void **state)
     expect_websocket("ws://127.0.0.1:6133", "127.0.0.1", 6133, "127.0.0.1:6133", "");
     expect_websocket(">ws://bot.example", "bot.example", 80, "bot.example", "");
     expect_websocket("wss://bot.example/rpc/v3?key=a:b", "bot.example", 443, "bot.example", "/rpc/v3?key=a:b");
-    expect_websocket("wss://[::1]/", "::1", 443, "[::1]", "/");
+    expect_websocket("ws://[::1]/", "::1", 80, "[::1]", "/");
     expect_websocket("ws://[::1]:99/a@b", "::1", 99, "[::1]:99", "/a@b");
     refused("@ws://a", false, "never bound");
+    refused("wss://[::1]/", false, "but a name");
     refused("ws://u:p@a/", false, "written as username");
     refused("ws://a/#b", false, "fragment");
     refused("ws://a?b", false, "behind a path");
