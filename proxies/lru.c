@@ -4,13 +4,16 @@
  */
 #include "proxies/lru.h"
 
+#include "proxies/retry.h"
+
 #include <stdlib.h>
 
-enum { BUCKETS = 4096 };
+enum { BUCKET_BITS = 12, BUCKETS = 1 << BUCKET_BITS };
 
 struct lru {
     size_t entry_bytes;
     uint32_t max, count;
+    uint64_t multiplier; /* odd */
     struct list ages; /* least recent first */
     struct list buckets[BUCKETS];
 };
@@ -23,10 +26,16 @@ struct lru *lru_new(size_t entry_bytes, uint32_t max)
     lru->entry_bytes = entry_bytes;
     lru->max = max;
     lru->count = 0;
+    lru->multiplier = (uint64_t)retry_random() << 32 | retry_random() | 1;
     list_init(&lru->ages);
     for (int i = 0; i < BUCKETS; i++)
         list_init(&lru->buckets[i]);
     return lru;
+}
+
+static struct list *bucket_of(struct lru *lru, uint64_t key)
+{
+    return &lru->buckets[key * lru->multiplier >> (64 - BUCKET_BITS)];
 }
 
 static void forget_oldest(struct lru *lru)
@@ -47,7 +56,7 @@ void lru_free(struct lru *lru)
 
 void *lru_find(struct lru *lru, uint64_t key)
 {
-    LIST_EACH (link, &lru->buckets[key % BUCKETS]) {
+    LIST_EACH (link, bucket_of(lru, key)) {
         struct lru_entry *entry = LIST_ENTRY(link, struct lru_entry, bucket);
         if (entry->key != key)
             continue;
@@ -66,7 +75,7 @@ void *lru_add(struct lru *lru, uint64_t key)
     if (lru->count == lru->max)
         forget_oldest(lru);
     entry->key = key;
-    list_append(&lru->buckets[key % BUCKETS], &entry->bucket);
+    list_append(bucket_of(lru, key), &entry->bucket);
     list_append(&lru->ages, &entry->age);
     lru->count++;
     return entry;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A bounded table that forgets what was not asked for longest. Keys are 64 bits that nobody outside can choose (of a
- * keyed digest), so they are spread evenly as they are. Pure.
+ * A bounded table that forgets what was not asked for longest. Keys are 64 bits of a digest; a multiplier of its own
+ * keeps whoever chooses what is digested from filling one bucket. Pure but for that.
  */
 #ifndef PROXYD_PROXIES_LRU_H
 #define PROXYD_PROXIES_LRU_H

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* links: proxies/lru.c */
+/* links: proxies/lru.c proxies/retry.c */
 #include "proxies/lru.h"
 
 #include <setjmp.h>
@@ -27,7 +27,7 @@ static void gives_back_what_was_added(void **state)
     (void)state;
     struct lru *lru = lru_new(sizeof(struct entry), 10000);
     for (uint64_t i = 0; i < 10000; i++)
-        put(lru, i * 4096, (int)i); /* all in one bucket */
+        put(lru, i * 4096, (int)i);
     for (uint64_t i = 0; i < 10000; i += 999)
         assert_int_equal(((struct entry *)lru_find(lru, i * 4096))->value, i);
     assert_null(lru_find(lru, 1));
