@@ -125,7 +125,7 @@ static bool do_one(const struct session *session, const char *action, const char
     return is_ok;
 }
 
-/* Every dead letter there is now, page by page. One that stays (a retry that does not fit) is passed over. */
+/* All that there is now, page by page. What stays (in flight, a retry that does not fit) is passed over. */
 static bool do_all(const struct session *session, const char *action, size_t *done, size_t *asked)
 {
     char *next = NULL;
@@ -156,7 +156,7 @@ static int run_change(const struct session *session, const char *action, char **
 {
     size_t done = 0, asked = 0;
     bool is_ok = true;
-    if (session->id == COMMAND_DEAD && count == 1 && strcmp(ids[0], "all") == 0)
+    if (count == 1 && strcmp(ids[0], "all") == 0)
         is_ok = do_all(session, action, &done, &asked);
     else
         for (; is_ok && asked < (size_t)count; asked++)
@@ -191,11 +191,11 @@ int queuectl_run(enum command_id id, char **words, int count, bool is_json, queu
     const char *action = words[1], *argument = count > 2 ? words[2] : NULL;
     if (id == COMMAND_TICKET)
         return run_ticket(&session, words[1]);
-    if (strcmp(action, "list") == 0)
+    if (strcmp(action, "list") == 0 && count <= 3)
         return run_list(&session, argument);
-    if (id == COMMAND_QUEUE && argument && strcmp(action, "peek") == 0)
+    if (id == COMMAND_QUEUE && count == 3 && strcmp(action, "peek") == 0)
         return run_peek(&session, argument);
-    if (id == COMMAND_QUEUE && argument && strcmp(action, "export") == 0)
+    if (id == COMMAND_QUEUE && count == 3 && strcmp(action, "export") == 0)
         return run_export(&session, argument);
     if (argument && (strcmp(action, "drop") == 0 || (id == COMMAND_DEAD && strcmp(action, "retry") == 0)))
         return run_change(&session, action, words + 2, count - 2);

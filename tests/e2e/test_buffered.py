@@ -343,13 +343,20 @@ def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
     ctl(proxyd, "queue", "calls", "export", tmp_path / "all.jsonl")
     exported = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert [entry["id"] for entry in exported] == ids and exported[0]["frames"] == ["AP8=", ""]
-    for dropped in ids[1], ids[24]:
-        assert ctl(proxyd, "queue", "calls", "drop", dropped) == "dropped: 1 of 1\n"
+    assert ctl(proxyd, "queue", "calls", "drop", ids[1], ids[24]) == "dropped: 2 of 2\n"
     assert ctl(proxyd, "queue", "calls", "drop", ids[1], expect=1) == "dropped: 0 of 1\n"
     proxyd.wait_for(calls, queued=23, dropped__operator=2)
     upstream = net.rep(endpoint=calls.to[0])
     proxyd.wait_for(calls, delivered=23)
     assert upstream.bodies == [(b"\x00\xff", b""), *numbered(22, 1)]
+
+
+def test_proxyctl_drops_everything_that_is_queued(net):
+    calls = buffered(net, net.endpoint())
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(250))
+    assert ctl(proxyd, "queue", "calls", "drop", "all") == "dropped: 250 of 250\n"
+    proxyd.wait_for(calls, queued=0, dropped__operator=250)
 
 
 def test_proxyctl_drops_and_retries_dead_letters(net):
