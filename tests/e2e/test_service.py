@@ -47,7 +47,7 @@ def calls_of(name):
 
 def test_unit_is_accepted(tmp_path):
     unit = tmp_path / "proxyd.service"
-    unit.write_text(UNIT.read_text().replace("/usr/sbin/proxyd", str(PROXYD)))
+    unit.write_text(UNIT.read_text().replace("/usr/sbin", str(PROXYD.parent)))
     assert analyze("verify", "--man=no", unit) == ""
     exposure = analyze("security", "--offline=true", "--threshold=20", unit)
     assert "Overall exposure level" in exposure
