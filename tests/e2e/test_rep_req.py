@@ -151,11 +151,12 @@ def test_auto_forgets_what_its_peer_was_when_the_connection_breaks(net):
     endpoint = net.endpoint()
     first = net.rep(endpoint=endpoint)
     calls = net.chain("rep-req", to=endpoint, backend={"backoff": "20ms", "backoff_max": "100ms"})
-    net.proxyd(calls)
+    proxyd = net.proxyd(calls)
     pipeline = net.pipeline(calls)
     pipeline.send_each([b"%d" % n for n in range(20)])
     pipeline.wait()
     first.stop()
+    proxyd.wait_for(calls, state="down")
 
     def three_frames_only(server, request):
         _, empty, body = [*request.route, *request.body]
