@@ -419,7 +419,8 @@ static int receive(struct websocket *websocket, const void *data, size_t size)
     if (in->is_whole || in->size + size > websocket->max_bytes)
         return -1;
     size_t remaining = ws.lws_remaining_packet_payload(websocket->wsi);
-    size_t wanted = in->size + size + (remaining < websocket->max_bytes ? remaining : 0);
+    /* One byte more, so that there is a block for an empty message, too. */
+    size_t wanted = in->size + size + (remaining < websocket->max_bytes ? remaining : 0) + 1;
     if (wanted > in->capacity) {
         size_t capacity = wanted > 2 * in->capacity ? wanted : 2 * in->capacity;
         char *grown = realloc(in->data, capacity);
@@ -428,7 +429,8 @@ static int receive(struct websocket *websocket, const void *data, size_t size)
         in->data = grown;
         in->capacity = capacity;
     }
-    memcpy(in->data + in->size, data, size);
+    if (size > 0)
+        memcpy(in->data + in->size, data, size);
     in->size += size;
     if (remaining == 0 && ws.lws_is_final_fragment(websocket->wsi)) {
         take_message(websocket);

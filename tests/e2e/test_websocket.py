@@ -43,6 +43,7 @@ def act(server, peer, call):
         server.answer(peer, call)
         server.send(peer, {"jsonrpc": "2.0", "id": 7, "result": "nobody's"})
         server.send(peer, "no JSON at all")
+        server.send(peer, "")
     elif method == "chatty":
         server.send(peer, {"jsonrpc": "2.0", "method": "news", "params": [1]})
         server.send(peer, {"jsonrpc": "2.0", "id": call["id"], "method": "news", "params": [1]})
@@ -113,7 +114,7 @@ def test_calls_over_websocket(net):
                  [b'{"id":1,"method":"a","\\u0069d":1048576}'],):
         assert error_code(caller.call(*body)) == (-32600, "bad-request"), body
     assert json.loads(caller.call(request("twice", 1))[0])["result"] == 1
-    status = daemon.wait_for(chain, stray=3)
+    status = daemon.wait_for(chain, stray=4)
     assert len(server.texts) == seen + 1
     assert status["failed"] == {"bad-request": 11} and status["recreates"] == 0
     assert status["accepted"] == status["delivered"] + 11
