@@ -69,7 +69,8 @@ check-san:
 	@$(MAKE) --no-print-directory B=build/san CFLAGS='$(SANITIZE)' HARDEN= all units
 	@tests/run build/san
 units: $(UNITS)
-# What takes an hour: every disk operation failing in turn, 10,000 power cuts, 200 kills, a million messages.
+# What takes an hour or two: every disk operation failing in turn, power cuts (10,000 of a store, 10,000 of a daemon),
+# 1,000 kills, 1,000 damaged files, a million messages. Each part alone: see tests/durability.
 check-long:
 	@tests/install-packages build test
 	@$(MAKE) --no-print-directory all units

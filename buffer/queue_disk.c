@@ -580,20 +580,12 @@ static void disk_stats(const struct queue *queue, struct queue_stats *stats)
 
 /* ---- open and free ---- */
 
-static void free_list(struct queue_disk *disk, struct list *ops)
-{
-    (void)disk;
-    LIST_EACH_SAFE (link, next, ops)
-        store_op_free(OP(link));
-    list_init(ops);
-}
-
 static void disk_free(struct queue *queue)
 {
     struct queue_disk *disk = DISK(queue);
     hand_over(disk);
     store_port_close(disk->port);
-    free_list(disk, &disk->answered);
+    store_ops_free(&disk->answered);
     free(disk);
 }
 

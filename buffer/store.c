@@ -150,7 +150,7 @@ void store_op_free(struct store_op *op)
     free(op);
 }
 
-static void free_ops(struct list *ops)
+void store_ops_free(struct list *ops)
 {
     LIST_EACH_SAFE (link, next, ops)
         store_op_free(OP(link));
@@ -193,8 +193,8 @@ void store_port_change(struct store_port *port, const struct store_port_conf *co
 static void free_port(struct store_port *port)
 {
     list_remove(&port->link);
-    free_ops(&port->outbox);
-    free_ops(&port->answers);
+    store_ops_free(&port->outbox);
+    store_ops_free(&port->answers);
     pthread_mutex_destroy(&port->mutex);
     close(port->fd);
     free(port);
@@ -967,7 +967,7 @@ void store_close(struct store *store)
     store_file_close(store->file);
     LIST_EACH_SAFE (link, next, &store->ports)
         free_port(PORT(link));
-    free_ops(&store->pending);
+    store_ops_free(&store->pending);
     pthread_cond_destroy(&store->wake);
     pthread_mutex_destroy(&store->mutex);
     free(store);

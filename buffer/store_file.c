@@ -148,10 +148,6 @@ static void start_clock(struct store_file *file, const struct mark_head *mark)
     file->clock_last = start;
 }
 
-/* ---- statements ---- */
-
-/* ---- rows ---- */
-
 /* ---- chains ---- */
 
 static struct chain *chain_of(struct store_file *file, uint64_t id)

@@ -97,5 +97,7 @@ void store_wake_below(struct store_port *port, unsigned limit);
 
 struct store_op *store_op_new(enum store_op_kind kind, uint64_t id, size_t data_bytes);
 void store_op_free(struct store_op *op);
+/* All of a list, which is empty afterwards. */
+void store_ops_free(struct list *ops);
 
 #endif
