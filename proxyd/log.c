@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The log; see log.h. Owns a ring of finished lines and the thread that writes them. A caller holds the lock
+ * The log; see log.h. Owns a ring of finished lines, what it knows of repeats, and the thread that writes. A caller holds the lock
  * for one memcpy; the thread writes without it, and only what poll(2) says stderr takes at once, because
  * stderr may be shared and must not be made non-blocking. Whole lines leave together, so that they stay
  * whole beside another process that writes to the same pipe.
@@ -26,6 +26,8 @@
 #define LINE_BYTES     PIPE_BUF /* the most that a writable pipe takes at once */
 #define LINE_RESERVE   32       /* to close a line that was cut: quote, mark, brace, newline */
 #define CLOSE_LIMIT_MS 1000
+#define REPEAT_SLOTS   64
+#define REPEAT_BYTES   1024 /* events with more in their fields are never left out */
 
 static const struct {
     const char *name;
@@ -52,6 +54,18 @@ static struct {
 } shared = {.lock = PTHREAD_MUTEX_INITIALIZER, .level = EVENT_INFO};
 static char ring[RING_BYTES];
 
+/* An event that came lately. Under the lock, like the ring. */
+static struct repeat {
+    uint64_t key;
+    int64_t until_ms;
+    unsigned written;
+    uint64_t left_out; /* since then; the last of them is kept: */
+    enum event_level level;
+    const char *token;
+    size_t size;
+    char fields[REPEAT_BYTES];
+} repeats[REPEAT_SLOTS];
+
 static int64_t now_ms(void)
 {
     struct timespec now;
@@ -63,6 +77,7 @@ static int64_t now_ms(void)
 
 struct line {
     size_t size;
+    size_t fields_at;
     bool is_cut; /* a value did not fit; nothing more is added but the end */
     char bytes[LINE_BYTES];
 };
@@ -166,8 +181,7 @@ static void put_field(struct line *line, const struct event_field *field, bool i
         put_quoted(line, field->text, is_json);
 }
 
-static void format_line(struct line *line, enum event_level level, const char *token,
-                        const struct event_field *fields, unsigned count)
+static void begin_line(struct line *line, enum event_level level, const char *token)
 {
     bool is_json = shared.format == LOG_JSON;
     struct timespec now;
@@ -187,11 +201,24 @@ static void format_line(struct line *line, enum event_level level, const char *t
     line->size = 0;
     line->is_cut = false;
     put(line, head);
+    line->fields_at = line->size;
+}
+
+static void end_line(struct line *line)
+{
+    put(line, shared.format == LOG_JSON ? "}\n" : "\n");
+}
+
+static void format_line(struct line *line, enum event_level level, const char *token,
+                        const struct event_field *fields, unsigned count)
+{
+    bool is_json = shared.format == LOG_JSON;
+    begin_line(line, level, token);
     for (unsigned i = 0; i < count && !line->is_cut; i++)
         put_field(line, &fields[i], is_json);
     if (line->is_cut)
         put(line, is_json ? ",\"cut\":1" : " cut=1");
-    put(line, is_json ? "}\n" : "\n");
+    end_line(line);
 }
 
 /* ---- The ring ---- */
@@ -221,6 +248,75 @@ static bool push_dropped(void)
     shared.dropped = 0;
     return true;
 }
+
+/* ---- Repeats ---- */
+
+/* What makes two events the same: the token and the texts; numbers may differ. */
+static uint64_t key_of(const char *token, const struct event_field *fields, unsigned count)
+{
+    uint64_t key = UINT64_C(14695981039346656037); /* FNV-1a */
+    for (unsigned i = 0; i <= count; i++) {
+        const char *text = i == 0 ? token : fields[i - 1].text;
+        for (; text && *text; text++)
+            key = (key ^ (uint8_t)*text) * UINT64_C(1099511628211);
+        key = (key ^ 0xff) * UINT64_C(1099511628211);
+    }
+    return key;
+}
+
+/* Writes the last of those that were left out, and how many they are; false when it does not fit. */
+static bool push_left_out(struct repeat *repeat)
+{
+    struct line line;
+    if (repeat->left_out == 0)
+        return true;
+    begin_line(&line, repeat->level, repeat->token);
+    memcpy(line.bytes + line.size, repeat->fields, repeat->size);
+    line.size += repeat->size;
+    put_field(&line, &EVENT_NUMBER("repeats", (int64_t)repeat->left_out), shared.format == LOG_JSON);
+    end_line(&line);
+    if (!push(&line))
+        return false;
+    repeat->left_out = 0;
+    return true;
+}
+
+/* Whether an event that is `line` need not be written now. */
+static bool is_left_out(uint64_t key, enum event_level level, const char *token, const struct line *line)
+{
+    struct repeat *repeat = &repeats[key % REPEAT_SLOTS];
+    int64_t now = now_ms();
+    size_t size = line->size - line->fields_at - (shared.format == LOG_JSON ? strlen("}\n") : strlen("\n"));
+    if (repeat->key != key || now >= repeat->until_ms) {
+        if (push_left_out(repeat))
+            *repeat = (struct repeat){.key = key, .until_ms = now + LOG_REPEAT_MS};
+    }
+    if (repeat->key != key || size > REPEAT_BYTES || repeat->written++ < LOG_REPEATS)
+        return false;
+    repeat->level = level;
+    repeat->token = token;
+    repeat->size = size;
+    memcpy(repeat->fields, line->bytes + line->fields_at, size);
+    repeat->left_out++;
+    return true;
+}
+
+/* Writes what was left out and is due, all of it at the end. When the next will be; INT64_MAX for never. */
+static int64_t push_due(int64_t now, bool is_end)
+{
+    int64_t next_ms = INT64_MAX;
+    for (struct repeat *repeat = repeats; repeat < repeats + REPEAT_SLOTS; repeat++) {
+        if (repeat->left_out == 0)
+            continue;
+        if ((is_end || now >= repeat->until_ms) && push_left_out(repeat))
+            repeat->key = 0;
+        else if (repeat->until_ms < next_ms)
+            next_ms = repeat->until_ms;
+    }
+    return next_ms;
+}
+
+/* ---- The writer ---- */
 
 /* Copies whole waiting lines, at most LINE_BYTES, and leaves them in the ring; their size. */
 static size_t peek(char *out)
@@ -253,7 +349,7 @@ static size_t wait_and_write(const char *bytes, size_t size, int64_t limit_ms)
         {.fd = shared.wake_fd, .events = POLLIN},
         {.fd = size > 0 ? STDERR_FILENO : -1, .events = POLLOUT},
     };
-    poll(polled, 2, limit_ms == INT64_MAX ? -1 : (int)limit_ms);
+    poll(polled, 2, limit_ms == INT64_MAX ? -1 : limit_ms > 0 ? (int)limit_ms : 0);
     eventfd_read(shared.wake_fd, &(eventfd_t){0});
     return polled[1].revents != 0 ? write_some(bytes, size) : 0;
 }
@@ -267,13 +363,15 @@ static void *run_writer(void *unused)
         shared.tail += done;
         if (shared.head == shared.tail)
             push_dropped();
-        size_t size = peek(out);
         bool is_closing = shared.close_ms != INT64_MAX;
-        int64_t limit_ms = is_closing ? shared.close_ms - now_ms() : INT64_MAX;
+        int64_t now = now_ms();
+        int64_t due_ms = push_due(now, is_closing);
+        size_t size = peek(out);
+        int64_t until_ms = is_closing ? shared.close_ms : size > 0 ? INT64_MAX : due_ms;
         pthread_mutex_unlock(&shared.lock);
-        if (limit_ms <= 0 || (is_closing && size == 0))
+        if (is_closing && (until_ms <= now || size == 0))
             return unused;
-        done = wait_and_write(out, size, limit_ms);
+        done = wait_and_write(out, size, until_ms == INT64_MAX ? INT64_MAX : until_ms - now);
     }
 }
 
@@ -321,6 +419,7 @@ void log_close(void)
     pthread_mutex_lock(&shared.lock);
     shared.is_open = false;
     shared.head = shared.tail = 0;
+    memset(repeats, 0, sizeof(repeats));
     close(shared.wake_fd);
     pthread_mutex_unlock(&shared.lock);
 }
@@ -333,9 +432,10 @@ void log_event(void *context, enum event_level level, const char *token, const s
     if (level > shared.level)
         return;
     format_line(&line, level, token, fields, count);
+    uint64_t key = key_of(token, fields, count);
     pthread_mutex_lock(&shared.lock);
     bool is_open = shared.is_open, was_empty = shared.head == shared.tail;
-    if (is_open && !(push_dropped() && push(&line)))
+    if (is_open && !is_left_out(key, level, token, &line) && !(push_dropped() && push(&line)))
         shared.dropped++;
     if (is_open && was_empty)
         eventfd_write(shared.wake_fd, 1);

@@ -2,7 +2,9 @@
  *
  * The log: one event a line on stderr, as text (`2026-11-21T03:50:44.123Z warning upstream-lost chain=calls …`) or
  * JSON. A thread of its own writes, so that a reader who stalls stops nobody: callers format into a bounded
- * ring and go on; what does not fit is counted and said (`log-dropped count=N`).
+ * ring and go on; what does not fit is counted and said (`log-dropped count=N`). An event that comes again and
+ * again, with the same token and the same texts in its fields, is written LOG_REPEATS times in LOG_REPEAT_MS; of
+ * the others the last one, with their number (`repeats=N`).
  */
 #ifndef PROXYD_PROXYD_LOG_H
 #define PROXYD_PROXYD_LOG_H
@@ -10,6 +12,9 @@
 #include "proxies/event.h"
 
 #include <stdbool.h>
+
+#define LOG_REPEATS   5
+#define LOG_REPEAT_MS 10000
 
 enum log_format { LOG_TEXT, LOG_JSON };
 

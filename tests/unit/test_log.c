@@ -262,13 +262,50 @@ static void expect_every_tick_accounted_for(const char *text, int64_t count)
 
 static void log_ticks(int64_t count)
 {
-    char padding[101] = "";
-    memset(padding, 'x', sizeof(padding) - 1);
+    char padding[121] = "";
+    memset(padding, 'x', 100);
     alarm(30); /* a caller that waits for the reader ends the test here */
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count; i++) {
+        snprintf(padding + 100, 20, "%lld", (long long)i); /* no repeat of the one before */
         log_event(NULL, EVENT_INFO, "tick",
                   (struct event_field[]){EVENT_NUMBER("n", i), EVENT_TEXT("padding", padding)}, 2);
+    }
     alarm(0);
+}
+
+static void log_state(const char *chain, int64_t number)
+{
+    log_event(NULL, EVENT_INFO, "state",
+              (struct event_field[]){EVENT_TEXT("chain", chain), EVENT_NUMBER("number", number)}, 2);
+}
+
+static unsigned count_of(const char *text, const char *part)
+{
+    unsigned count = 0;
+    for (const char *at = text; (at = strstr(at, part)); at += strlen(part))
+        count++;
+    return count;
+}
+
+static void repeats_are_counted_and_the_last_is_written(void **state)
+{
+    static const enum log_format formats[] = {LOG_TEXT, LOG_JSON};
+    static const char *const lasts[] = {
+        " info state chain=a number=99 repeats=95\n",
+        "\"event\":\"state\",\"chain\":\"a\",\"number\":99,\"repeats\":95}\n"};
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        begin();
+        log_open(EVENT_INFO, formats[i]);
+        for (int number = 0; number < 100; number++)
+            log_state("a", number);
+        log_state("b", 100);
+        log_close();
+        end();
+        assert_int_equal(count_of(written, "\n"), LOG_REPEATS + 2);
+        assert_int_equal(count_of(written, lasts[i]), 1);
+        assert_int_equal(count_of(written, "repeats"), 1);
+    }
 }
 
 static void stalled_reader_stops_nobody_and_losses_are_counted(void **state)
@@ -325,6 +362,7 @@ int main(void)
         cmocka_unit_test(lesser_levels_are_silent),
         cmocka_unit_test(writes_directly_while_closed),
         cmocka_unit_test(journal_gets_priorities_and_no_time),
+        cmocka_unit_test(repeats_are_counted_and_the_last_is_written),
         cmocka_unit_test(stalled_reader_stops_nobody_and_losses_are_counted),
         cmocka_unit_test(close_gives_up_on_a_stalled_reader),
         cmocka_unit_test(gone_reader_is_survived),
