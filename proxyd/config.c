@@ -434,7 +434,8 @@ static void check_websocket(struct loader *loader, const struct config_key *key,
     bool hears = key->section == CONFIG_FRONTEND && (loader->kind & CONFIG_WS_PUB);
     bool may_be = hears || (key->section == CONFIG_BACKEND && (loader->kind & CONFIG_REQ));
     if (loader->kind != 0 && is_one && !may_be)
-        key_problem(loader, line, key, ": \"%s\": WebSocket servers belong to REQ backends and ws-pub frontends",
+        key_problem(loader, line, key,
+                    ": \"%s\": WebSocket servers belong to REQ backends and ws-pub frontends",
                     endpoint->text);
     else if (hears && !is_one)
         key_problem(loader, line, key, ": \"%s\": a ws-pub chain hears WebSocket servers, ws:// or wss://",
@@ -1166,6 +1167,23 @@ void config_free(struct config *config)
     free(config->chains);
     free(config->path);
     free(config);
+}
+
+static bool shows_secret(const struct credentials *credentials)
+{
+    return credentials->password || credentials->curve_secret_key;
+}
+
+bool config_has_secrets(const struct config *config)
+{
+    for (size_t i = 0; i < config->chain_count; i++) {
+        const struct chain_conf *chain = config->chains[i];
+        if (chain->frontend.access.auth != DOOR_NULL || chain->backend.access.auth != DOOR_NULL ||
+            shows_secret(&chain->frontend.credentials) || shows_secret(&chain->frontend.verify.credentials) ||
+            shows_secret(&chain->backend.credentials))
+            return true;
+    }
+    return false;
 }
 
 void config_problems_close(struct config_problems *problems)

@@ -10,6 +10,7 @@
 #include "proxies/conf.h"
 #include "proxyd/conf.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct config {
@@ -34,6 +35,10 @@ struct config *config_load(const char *path, struct config_problems *problems);
 struct config *config_load_daemon(const char *path, struct config_problems *problems);
 
 void config_free(struct config *config);
+
+/* True when peers have to show a password or a key, to us or we to them. */
+bool config_has_secrets(const struct config *config);
+
 void config_problems_close(struct config_problems *problems);
 
 /* The bit of enum config_kinds that stands for `kind`. */

@@ -67,6 +67,11 @@ static void own_signals(sigset_t *set)
     sigaddset(set, SIGHUP);
 }
 
+void daemon_wipe_freed(bool is_wiped)
+{
+    mallopt(M_PERTURB, is_wiped ? WIPE_BYTE : 0);
+}
+
 void daemon_prepare(void)
 {
     umask(077);
@@ -87,8 +92,7 @@ void daemon_prepare(void)
     setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0});
     prctl(PR_SET_DUMPABLE, 0);
 
-    /* libzmq frees what it has read and keeps of passwords without wiping it. */
-    mallopt(M_PERTURB, WIPE_BYTE);
+    daemon_wipe_freed(true); /* until it is known whether there are secrets */
 
     /* glibc raises both as large blocks are freed, and then keeps what a burst of large messages took. */
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
@@ -589,7 +593,9 @@ int daemon_run(struct config *config)
         .waker = -1,
         .started_ms = daemon_clock_ms(),
         .watchdog_ms = notify_watchdog_usec() / 1000 / 4,
+        .has_secrets = config_has_secrets(config),
     };
+    daemon_wipe_freed(daemon.has_secrets);
     if (log_open(config->daemon.log_level, config->daemon.log_format) < 0) {
         daemon_failed(&daemon, "start-failed", NULL, "cannot start the log");
         config_free(config);

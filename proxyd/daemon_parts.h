@@ -39,6 +39,7 @@ struct daemon {
     struct event_sink events;
     struct runtime runtime;
     bool has_runtime;
+    bool has_secrets;   /* or had some since the start */
     struct slot *slots; /* of the configuration's chains in its order, then those that leave */
     size_t slot_count;
     struct chain **chains; /* the former, for reports */
@@ -65,6 +66,10 @@ int64_t daemon_clock_ms(void);
 
 /* Logs that `what` has failed, about a chain (NULL = none). Returns -1. */
 int daemon_failed(struct daemon *daemon, const char *what, const char *chain, const char *reason);
+
+/* Whether memory is overwritten when it is freed, and so when it is allocated: libzmq frees what it has read and
+ * keeps of passwords without wiping it. Callers pay for each page they never use: three times the memory. */
+void daemon_wipe_freed(bool is_wiped);
 
 /* Opens a chain. NULL with a reason in `err`. */
 struct chain *daemon_open_chain(struct daemon *daemon, struct chain_conf *conf, char *err, size_t err_size);

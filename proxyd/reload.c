@@ -506,6 +506,8 @@ void reload_free(struct daemon *daemon)
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
         close_texts(lists[i]);
     config_free(reload->next);
+    daemon->has_secrets |= config_has_secrets(daemon->config);
+    daemon_wipe_freed(daemon->has_secrets);
     free(reload->steps);
     free(reload->slots);
     free(reload->chains);
@@ -567,6 +569,7 @@ void reload_begin(struct daemon *daemon, const char *cause)
     if (daemon->control)
         control_begin_reload(daemon->control);
     struct config_problems problems;
+    daemon_wipe_freed(true);
     reload->next = config_load(daemon->config->path, &problems);
     for (size_t i = 0; i < problems.count; i++)
         add_text(&reload->result.problems, problems.lines[i]);
