@@ -47,9 +47,9 @@ class Terminal:
         return [page.split("\x1b[J")[0].split("\n") for page in text.split("\x1b[H")[1:]]
 
     def wait_page(self, predicate):
-        """Waits for a new complete page of which that is true."""
+        """Waits for a new complete page of which that is true; a call that met a daemon on its end takes 5 s."""
         seen = len(self.pages)
-        return eventually(lambda: next((page for page in self.pages[seen:-1] if predicate("\n".join(page))), None))
+        return eventually(lambda: next((page for page in self.pages[seen:-1] if predicate("\n".join(page))), None), 15)
 
     def end(self):
         """The exit status, with the terminal as it was found."""
