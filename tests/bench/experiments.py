@@ -49,6 +49,7 @@ class Experiment:
     set_up: typing.Callable  # stage -> {name: Variant}, "proxyd" among them
     claims: list
     quick: bool = True
+    by_name: bool = False  # not part of a run that names nothing
 
 
 # ---- the sides of a comparison ----
@@ -231,11 +232,11 @@ def dialect_experiments():
     for size in 128, 8192:
         yield Experiment(f"dialects-pass-{size}", f"calls that pass, {size} B of JSON, pipelined",
                          dialects("rep-req", size, lambda stage: stage.echo(), backend={"window": PIPELINED}),
-                         claims(f"calls that pass, {size} B", 1.1), quick=False)
+                         claims(f"calls that pass, {size} B", 1.1), by_name=True)
         yield Experiment(f"dialects-ack-{size}", f"acks of rep-pub, {size} B of JSON, pipelined", dialects("rep-pub", size),
-                         claims(f"acks, {size} B", 1.5), quick=False)
+                         claims(f"acks, {size} B", 1.5), by_name=True)
         yield Experiment(f"dialects-error-{size}", f"errors (rate-limited), {size} B of JSON, pipelined",
-                         dialects("rep-req", size, frontend={"rate": 1}), claims(f"errors, {size} B", 1.5), quick=False)
+                         dialects("rep-req", size, frontend={"rate": 1}), claims(f"errors, {size} B", 1.5), by_name=True)
 
 
 # ---- auth ----

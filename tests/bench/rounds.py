@@ -90,6 +90,12 @@ def is_wanted(name, options):
     return not options.names or any(name.startswith(wanted) for wanted in options.names)
 
 
+def is_due(experiment, options):
+    """Named ones are run whatever they are; of the others those that belong to the run."""
+    return is_wanted(experiment.name, options) and (
+        bool(options.names) or (not experiment.by_name and (experiment.quick or not options.quick)))
+
+
 def slice_s(options):
     return options.slice or (QUICK_SLICE_S if options.quick else SLICE_S)
 
@@ -103,7 +109,7 @@ def begin(options):
 
 def run_all(scratch, options, out, results):
     for experiment in () if options.scale else EXPERIMENTS:
-        if is_wanted(experiment.name, options) and (experiment.quick or options.names or not options.quick):
+        if is_due(experiment, options):
             results["experiments"].append(run_experiment(experiment, scratch, options))
             for claim in results["experiments"][-1]["claims"]:
                 print(report.claim_line(claim), flush=True)
