@@ -84,7 +84,7 @@ def test_shows_rates_troubled_chains_first_and_survives_a_restart(net, terminal)
     proxyd = net.proxyd(good, bad)
     proxyd.wait_for(bad, state="down")
     proxyd.wait_for(good, state="up")
-    top = terminal(proxyd)
+    top = terminal(proxyd, columns=160)  # room for a whole reason
     page = top.wait_page(lambda page: "1 of 2 chains up" in page)
     rows = [line.split()[0] for line in page if line.startswith(("CHAIN", "good", "bad", "  tcp"))]
     assert rows == ["CHAIN", "bad", bad.to[0], "good"]
