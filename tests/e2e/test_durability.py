@@ -66,7 +66,8 @@ def test_a_full_disk_refuses_calls_delivers_what_it_has_and_resumes(net, small_d
     assert set(outcomes(answers)) == {"reply", "store-failed"}
     acked = {endure.number_of(body) for tag, body in bodies.items() if not error_of(answers[tag])}
     assert 100 < len(acked) < len(bodies)
-    assert proxyd.events("disk-full") and not proxyd.control("status")["store"]["usable"]
+    eventually(lambda: proxyd.events("disk-full"))
+    assert not proxyd.control("status")["store"]["usable"]
     sink = Sink(net.context, calls.to[0])
     proxyd.wait_for(calls, queued=0, inflight=0, seconds=20)
     eventually(lambda: not error_of(net.caller(calls).call(body_of(10**6))), 10, "intake to resume")
