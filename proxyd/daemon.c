@@ -350,6 +350,8 @@ static int next_timeout(const struct daemon *daemon, int64_t now_ms)
         int64_t stop_ms = daemon->deadline_ms + (daemon->phase == ENDING ? STUCK_MS : 0);
         due_ms = stop_ms < due_ms ? stop_ms : due_ms;
     }
+    int64_t reload_ms = daemon->phase == RUNNING ? reload_next_ms(daemon, now_ms) : INT64_MAX;
+    due_ms = reload_ms < due_ms ? reload_ms : due_ms;
     int64_t http_ms = daemon->http ? http_next_ms(daemon->http, now_ms) : INT64_MAX;
     due_ms = http_ms < due_ms ? http_ms : due_ms;
     if (due_ms == INT64_MAX)

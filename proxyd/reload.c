@@ -400,9 +400,16 @@ static void commit(struct daemon *daemon, struct reload *reload)
 
 /* ---- settling ---- */
 
-static bool is_patient(const struct daemon *daemon, const struct reload *reload)
+static int64_t patient_until_ms(const struct daemon *daemon, const struct reload *reload)
 {
-    return daemon_clock_ms() - reload->began_ms < daemon->config->daemon.drain_timeout_ms + PATIENCE_MS;
+    return reload->began_ms + daemon->config->daemon.drain_timeout_ms + PATIENCE_MS;
+}
+
+int64_t reload_next_ms(const struct daemon *daemon, int64_t now_ms)
+{
+    if (!daemon->reload || now_ms >= patient_until_ms(daemon, daemon->reload))
+        return INT64_MAX;
+    return patient_until_ms(daemon, daemon->reload);
 }
 
 /* A chain that connects by inproc is ready, and so sends nothing, before what it connects to changes; and
@@ -430,7 +437,7 @@ static bool move_changed(struct daemon *daemon, struct reload *reload)
         enum chain_progress progress = chain_progress(step->chain);
         are_settled &= progress == CHAIN_SETTLED;
         if (progress != CHAIN_READY || daemon->slots[i].may_proceed ||
-            (!may_proceed(reload, i) && is_patient(daemon, reload)))
+            (!may_proceed(reload, i) && daemon_clock_ms() < patient_until_ms(daemon, reload)))
             continue;
         daemon->slots[i].may_proceed = true;
         chain_proceed(step->chain);

@@ -13,6 +13,7 @@
 #define PROXYD_PROXYD_RELOAD_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct daemon;
 
@@ -21,6 +22,10 @@ void reload_begin(struct daemon *daemon, const char *cause);
 
 /* Moves one that is under way on; once in each turn. */
 void reload_move(struct daemon *daemon);
+
+/* When one that is under way has been patient enough and must be moved on, whatever has happened; INT64_MAX when
+ * that is over. */
+int64_t reload_next_ms(const struct daemon *daemon, int64_t now_ms);
 
 /* The daemon stops: chains that have not begun to exchange stay as they are. True when none is in the middle of it
  * any more. */

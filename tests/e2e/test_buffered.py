@@ -95,6 +95,7 @@ def test_in_flight_are_never_more_than_the_window(net):
     proxyd = net.proxyd(calls)
     store_all(net, calls, numbered(50))
     proxyd.wait_for(calls, inflight=4, queued=45, delivered=1)
+    eventually(lambda: len(upstream.log) >= 5)
     holds(lambda: len(upstream.log) == 5, 0.3, "four unanswered requests at the server")
     assert upstream.bodies == numbered(5)
 

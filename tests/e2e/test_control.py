@@ -378,6 +378,7 @@ def test_status_is_a_table_for_people(net):
     for _ in range(3):
         net.caller(calls).call(b"x")
     upstream.stop()
+    proxyd.wait_for(calls, upstreams=lambda rows: rows[0]["state"] != "up")
     assert error_of(net.caller(calls).call(b"x")) == (502, "unavailable")
     proxyd.wait_for(calls, state="down", upstreams=lambda rows: all(row["cause"] for row in rows))
     text = ctl(proxyd, "status").stdout

@@ -229,6 +229,18 @@ def test_chains_joined_by_inproc_find_each_other_again(net):
     assert proxyd.chain("outer")["accepted"] == 3
 
 
+def test_chains_that_each_wait_for_the_other_do_not_wait_for_ever(net):
+    """Joined by inproc in both directions; and nothing else wakes the daemon meanwhile."""
+    def chains(hwm):
+        return [net.chain("sub-pub", name="one", at=source, to=["@inproc://there", ">inproc://back"], backend={"hwm": hwm}),
+                net.chain("sub-pub", name="two", at=[">inproc://there", "@inproc://back"], to=sink, backend={"hwm": hwm})]
+    source, sink = net.endpoint(), net.endpoint()
+    proxyd = net.proxyd(*chains(1000), daemon={"drain_timeout": "100ms"})
+    proxyd.write(chains(2000), {"drain_timeout": "100ms"})
+    proxyd.signal(signal.SIGHUP)
+    eventually(lambda: proxyd.events("reloaded"), 5)
+
+
 def test_keys_of_the_daemon_need_a_restart(net):
     calls = net.chain("rep-req", to=net.rep())
     proxyd = net.proxyd(calls)
