@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT
  *
- * A hash table of digests, which are uniform already, and a list of them by age; see dedupe.h.
+ * A hash table of digests, and a list of them by age; see dedupe.h. The digests have no key, because they last; a
+ * multiplier of the table's own keeps callers from filling one bucket.
  */
 #include "proxies/dedupe.h"
+
+#include "proxies/retry.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS = 4096 };
+enum { BUCKET_BITS = 12, BUCKETS = 1 << BUCKET_BITS };
 
 struct dedupe {
     int64_t window_ms;
     uint32_t max, count;
-    struct list ages; /* oldest first */
+    uint64_t multiplier; /* odd */
+    struct list ages;    /* oldest first */
     struct list buckets[BUCKETS];
 };
 
@@ -24,6 +28,7 @@ struct dedupe *dedupe_new(int64_t window_ms, uint32_t max)
     dedupe->window_ms = window_ms;
     dedupe->max = max;
     dedupe->count = 0;
+    dedupe->multiplier = (uint64_t)retry_random() << 32 | retry_random() | 1;
     list_init(&dedupe->ages);
     for (int i = 0; i < BUCKETS; i++)
         list_init(&dedupe->buckets[i]);
@@ -62,9 +67,9 @@ static void forget(struct dedupe *dedupe, uint32_t room, int64_t now_ms)
 
 static struct list *bucket_of(struct dedupe *dedupe, const uint8_t *digest)
 {
-    uint32_t start;
+    uint64_t start;
     memcpy(&start, digest, sizeof start);
-    return &dedupe->buckets[start % BUCKETS];
+    return &dedupe->buckets[start * dedupe->multiplier >> (64 - BUCKET_BITS)];
 }
 
 struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
