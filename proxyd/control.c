@@ -279,6 +279,16 @@ void control_tell_reload(struct control *control, const struct reload_result *re
     }
 }
 
+void control_refuse_reloads(struct control *control)
+{
+    LIST_EACH_SAFE (link, following, &control->askers) {
+        struct asker *asker = LIST_ENTRY(link, struct asker, link);
+        struct outcome outcome = refuse(RPC_REFUSED, "%s", "proxyd is stopping");
+        send_json(control, &asker->envelope, reply_json(&outcome, asker->request_id));
+        free_asker(control, asker);
+    }
+}
+
 /* Questions that chains have answered since. */
 static void answer_questions(struct control *control)
 {

@@ -43,6 +43,9 @@ bool control_turn(struct control *control, int64_t now_ms);
 void control_begin_reload(struct control *control);
 void control_tell_reload(struct control *control, const struct reload_result *result);
 
+/* The daemon stops: whoever has asked for a reload hears that. */
+void control_refuse_reloads(struct control *control);
+
 /* Gives the last answers a moment to leave and releases the socket. */
 void control_close(struct control *control);
 

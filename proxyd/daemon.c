@@ -402,6 +402,8 @@ static void loop(struct daemon *daemon)
             http_turn(daemon->http, daemon_clock_ms());
         if (daemon->phase == RUNNING)
             move_reload(daemon);
+        else if (daemon->control)
+            control_refuse_reloads(daemon->control);
     }
 }
 

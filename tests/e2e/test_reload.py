@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Reload: all or nothing; only what changed is touched; nobody who waits is forgotten and nothing queued is lost."""
+import json
 import os
 import random
 import signal
@@ -285,6 +286,23 @@ def test_a_stop_during_a_reload_is_a_stop(net):
     eventually(lambda: proxyd.events("chain-changed"))
     proxyd.stop()
     assert outcomes(pipeline.wait(seconds=1)) == {"lost": 1}
+
+
+def test_a_stop_answers_those_who_wait_for_a_reload_or_ask_for_one(net):
+    calls = net.chain("rep-req", to=net.router(swallow))
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "2s"})
+    net.pipeline(calls).send(b"x")
+    proxyd.wait_for(calls, inflight=1)
+    proxyd.write((net.chain("rep-req", at=calls.endpoint, to=net.rep()),))
+    earlier, later = net.caller(proxyd.control_endpoint), net.caller(proxyd.control_endpoint)
+    question = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "reload"}).encode()
+    earlier.send(question)
+    eventually(lambda: proxyd.events("chain-changed"))
+    proxyd.signal(signal.SIGTERM)
+    answers = json.loads(earlier.receive()[0]), json.loads(later.call(question)[0])
+    assert [answer["error"]["message"] for answer in answers] == ["proxyd is stopping"] * 2
+    proxyd.signal(signal.SIGTERM)
+    proxyd.wait()
 
 
 def thread_count(proxyd):
