@@ -60,35 +60,25 @@ static zmq_msg_t *grow(struct message *message)
     return &larger[message->count];
 }
 
-/* Room for one more frame, uninitialised; NULL when memory is short. */
-static zmq_msg_t *next_frame(struct message *message)
+zmq_msg_t *message_heap_room(struct message *message)
 {
-    uint32_t capacity = message->heap ? message->capacity : MESSAGE_INLINE_FRAMES;
-    return message->count < capacity ? message_frame(message, message->count) : grow(message);
-}
-
-zmq_msg_t *message_room(struct message *message)
-{
-    zmq_msg_t *place = next_frame(message);
-    if (place)
-        zmq_msg_init(place);
-    return place;
+    return message->count < message->capacity ? &message->heap[message->count] : grow(message);
 }
 
 int message_add(struct message *message, zmq_msg_t *frame)
 {
-    zmq_msg_t *place = next_frame(message);
+    zmq_msg_t *place = message_room(message);
     if (!place)
         return -1;
     message->bytes += zmq_msg_size(frame);
-    move_frame(place, frame);
+    zmq_msg_move(place, frame);
     message->count++;
     return 0;
 }
 
 int message_add_bytes(struct message *message, const void *data, size_t size)
 {
-    zmq_msg_t *place = next_frame(message);
+    zmq_msg_t *place = message_room(message);
     if (!place || zmq_msg_init_size(place, size) != 0)
         return -1;
     if (size > 0)
@@ -102,11 +92,10 @@ int message_append_copy(struct message *to, const struct message *from)
 {
     uint32_t count = from->count; /* `to` may be `from` */
     for (uint32_t i = 0; i < count; i++) {
-        zmq_msg_t *place = next_frame(to);
+        zmq_msg_t *place = message_room(to);
         if (!place)
             return -1;
         zmq_msg_t *frame = message_frame(from, i);
-        zmq_msg_init(place);
         zmq_msg_copy(place, frame);
         to->bytes += zmq_msg_size(frame);
         to->count++;

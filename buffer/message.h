@@ -44,17 +44,6 @@ int message_add(struct message *message, zmq_msg_t *frame);
 /* Appends a frame with a copy of `size` bytes at `data`. -1 when memory is short. */
 int message_add_bytes(struct message *message, const void *data, size_t size);
 
-/* Room for one more frame, to be received into: initialised, and no part of the message yet. What message_keep does
- * not make one must be closed before anything else is done to the message. NULL when memory is short. */
-zmq_msg_t *message_room(struct message *message);
-
-/* Makes what message_room gave, now holding `bytes`, the last frame. */
-static inline void message_keep(struct message *message, size_t bytes)
-{
-    message->bytes += bytes;
-    message->count++;
-}
-
 /* Appends copies of all frames of `from` (payload shared by reference count). -1 when memory is short;
  * `to` may then have grown by some of them. */
 int message_append_copy(struct message *to, const struct message *from);
@@ -63,6 +52,36 @@ int message_append_copy(struct message *to, const struct message *from);
 static inline zmq_msg_t *message_frame(const struct message *message, uint32_t index)
 {
     return message->heap ? &message->heap[index] : (zmq_msg_t *)&message->inside[index];
+}
+
+/* message_room where there is none inside the struct; uninitialised. */
+zmq_msg_t *message_heap_room(struct message *message);
+
+/* Room for one more frame, to be received into: initialised, and no part of the message yet. What message_keep does
+ * not make one must be closed before anything else is done to the message. NULL when memory is short. */
+static inline zmq_msg_t *message_room(struct message *message)
+{
+    bool is_inside = !message->heap && message->count < MESSAGE_INLINE_FRAMES;
+    zmq_msg_t *room = is_inside ? &message->inside[message->count] : message_heap_room(message);
+    if (room)
+        zmq_msg_init(room);
+    return room;
+}
+
+/* Makes what message_room gave, now holding `bytes`, the last frame. */
+static inline void message_keep(struct message *message, size_t bytes)
+{
+    message->bytes += bytes;
+    message->count++;
+}
+
+/* All frames were moved away: leaves an empty message. */
+static inline void message_gone(struct message *message)
+{
+    if (message->heap)
+        message_close(message);
+    else
+        message_init(message);
 }
 
 /* True when the message is exactly one frame holding these bytes. */

@@ -28,7 +28,7 @@ struct back_outcome {
     struct queue_item *item; /* still leased from the queue */
     enum back_result result;
     bool was_alone; /* nothing else was in flight: the failure may be the message's own */
-    const struct message *reply;
+    struct message *reply; /* its frames may be taken */
 };
 
 struct back_ops {

@@ -74,15 +74,22 @@ static void send_to_those_with_room(struct back *back, struct socket *socket, co
     }
     back->episode_until_ms = now_ms + EPISODE_END_MS;
     zmq_setsockopt(socket->zmq, ZMQ_XPUB_NODROP, &(int){0}, sizeof(int));
-    wire_send(socket, NULL, false, message);
+    wire_send_copy(socket, NULL, false, message);
     zmq_setsockopt(socket->zmq, ZMQ_XPUB_NODROP, &(int){1}, sizeof(int));
 }
 
-static void publish(struct back *back, const struct message *message, int64_t now_ms)
+static enum wire_sent publish_on(struct socket *socket, struct message *message, bool is_taken)
+{
+    return is_taken ? wire_send(socket, NULL, false, message) : wire_send_copy(socket, NULL, false, message);
+}
+
+/* The last socket may take what nobody needs any more. */
+static void publish(struct back *back, struct message *message, bool is_needed, int64_t now_ms)
 {
     for (size_t i = 0; i < back->ports.count; i++) {
         struct socket *socket = &back->ports.items[i].link.socket;
-        if (socket->zmq && wire_send(socket, NULL, false, message) != WIRE_SENT)
+        bool is_taken = !is_needed && i + 1 == back->ports.count;
+        if (socket->zmq && publish_on(socket, message, is_taken) != WIRE_SENT)
             send_to_those_with_room(back, socket, message, now_ms);
     }
     back->last_sent_ms = now_ms;
@@ -93,7 +100,7 @@ static void send_heartbeat(struct back *back, int64_t now_ms)
     struct message heartbeat = {0};
     const char *text = back->conf->dialect->heartbeat;
     if (message_add_bytes(&heartbeat, text, strlen(text)) == 0)
-        publish(back, &heartbeat, now_ms);
+        publish(back, &heartbeat, false, now_ms);
     message_close(&heartbeat);
 }
 
@@ -161,7 +168,7 @@ static bool pub_has_room(const struct back *back, int64_t now_ms)
 
 static bool pub_send(struct back *back, struct queue_item *item, int64_t now_ms)
 {
-    publish(back, &item->body, now_ms);
+    publish(back, &item->body, item->envelope.count > 0, now_ms); /* an ack may repeat some of it */
     item->was_sent = true;
     back->sent = item;
     return true;

@@ -266,7 +266,7 @@ static enum wire_sent send_flight(struct back *back, struct worker *worker, cons
             uint32_t port = (uint32_t)((worker->port + i) % back->ports.count);
             struct socket *socket = &back->ports.items[port].link.socket;
             if (socket->zmq)
-                sent = wire_send(socket, &envelope, true, &flight->item->body);
+                sent = wire_send_copy(socket, &envelope, true, &flight->item->body);
             if (sent == WIRE_SENT)
                 worker->port = port;
         }

@@ -44,15 +44,14 @@ static int64_t look_at_clock(struct chain *chain)
 
 /* ---- answering ---- */
 
-static void answer(struct chain *chain, const struct queue_item *item, const struct message *body,
-                   int64_t now_ms)
+/* Takes the body, and the way back: a caller has one answer. */
+static void answer(struct chain *chain, struct queue_item *item, struct message *body, int64_t now_ms)
 {
     if (item->envelope.count > 0)
         chain->conf->kind->front->answer(chain->front, item, body, now_ms);
 }
 
-static void answer_error(struct chain *chain, const struct queue_item *item, enum reason reason,
-                         int64_t now_ms)
+static void answer_error(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
 {
     if (item->envelope.count == 0)
         return;
@@ -62,8 +61,8 @@ static void answer_error(struct chain *chain, const struct queue_item *item, enu
     message_close(&body);
 }
 
-static void answer_ack(struct chain *chain, const struct queue_item *item, const char *level,
-                       const char *ticket, int64_t now_ms)
+static void answer_ack(struct chain *chain, struct queue_item *item, const char *level, const char *ticket,
+                       int64_t now_ms)
 {
     if (item->envelope.count == 0)
         return;
@@ -485,6 +484,21 @@ static void settle_failure(struct chain *chain, const struct back_outcome *outco
         fail(chain, item, reason, now_ms);
 }
 
+/* Where its caller was patient, the queue has a use for the reply, too. */
+static void answer_reply(struct chain *chain, struct queue_item *item, struct message *reply, int64_t now_ms)
+{
+    struct message copy = {0};
+    if (item->envelope.count == 0 || !acks_when_stored(chain)) {
+        answer(chain, item, reply, now_ms);
+        return;
+    }
+    if (message_append_copy(&copy, reply) == 0)
+        answer(chain, item, &copy, now_ms);
+    else
+        chain->ledger.orphaned++;
+    message_close(&copy);
+}
+
 static void settle(struct chain *chain, struct back_outcome *outcome, int64_t now_ms)
 {
     struct queue_item *item = outcome->item;
@@ -503,7 +517,7 @@ static void settle(struct chain *chain, struct back_outcome *outcome, int64_t no
     if (chain->conf->kind->answer == ANSWER_SENT)
         answer_ack(chain, item, NULL, NULL, now_ms);
     else
-        answer(chain, item, outcome->reply, now_ms); /* buffered: where its caller was patient */
+        answer_reply(chain, item, outcome->reply, now_ms);
     chain->conf->kind->back->forget(chain->back, item);
     queue_ack(chain->queue, item, outcome->reply);
 }

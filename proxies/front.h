@@ -50,10 +50,9 @@ struct front_ops {
     /* True while take might find something. With `is_stopped` nobody takes now: descriptors are quietened. */
     bool (*has_input)(struct front *front, bool is_stopped);
 
-    /* has_callers: sends `body` to the caller of `item`, or keeps a copy until there is room, and counts what
-     * can no longer be delivered as orphaned. */
-    void (*answer)(struct front *front, const struct queue_item *item, const struct message *body,
-                   int64_t now_ms);
+    /* has_callers: sends `body` to the caller of `item`, or keeps it until there is room, and counts what can no
+     * longer be delivered as orphaned. Takes the body, and the way back. */
+    void (*answer)(struct front *front, struct queue_item *item, struct message *body, int64_t now_ms);
 
     /* Writes the rows of the publishers that it connects to, at most one for each endpoint, and returns how
      * many. `rows` NULL only counts. */

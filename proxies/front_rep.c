@@ -111,8 +111,7 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
 }
 
 /* Delivers or counts; false when the caller has no room. */
-static bool deliver(struct front *front, uint32_t port, const struct message *envelope,
-                    const struct message *body)
+static bool deliver(struct front *front, uint32_t port, struct message *envelope, struct message *body)
 {
     struct socket *socket = &front->ports.items[port].link.socket;
     enum wire_sent sent = socket->zmq ? wire_send(socket, envelope, true, body) : WIRE_GONE;
@@ -128,20 +127,15 @@ static bool is_over_held_bounds(const struct front *front)
            (bounds->max_bytes > 0 && front->held_bytes > (uint64_t)bounds->max_bytes / HELD_SHARE);
 }
 
-static void hold(struct front *front, const struct queue_item *item, const struct message *body,
-                 int64_t now_ms)
+static void hold(struct front *front, struct queue_item *item, struct message *body, int64_t now_ms)
 {
     struct held_answer *held = calloc(1, sizeof *held);
-    if (!held || message_append_copy(&held->envelope, &item->envelope) != 0 ||
-        message_append_copy(&held->body, body) != 0) {
+    if (!held) {
         front->around->ledger->orphaned++;
-        if (held) {
-            message_close(&held->envelope);
-            message_close(&held->body);
-        }
-        free(held);
         return;
     }
+    message_move(&held->envelope, &item->envelope);
+    message_move(&held->body, body);
     if (list_is_empty(&front->held))
         front->held_next_ms = now_ms + HELD_RETRY_MS;
     held->port = item->port;
@@ -155,11 +149,12 @@ static void hold(struct front *front, const struct queue_item *item, const struc
     }
 }
 
-static void rep_answer(struct front *front, const struct queue_item *item, const struct message *body,
-                       int64_t now_ms)
+static void rep_answer(struct front *front, struct queue_item *item, struct message *body, int64_t now_ms)
 {
     if (item->envelope.count > 0 && !deliver(front, item->port, &item->envelope, body))
         hold(front, item, body, now_ms);
+    message_close(&item->envelope);
+    message_close(body);
 }
 
 static void retry_held(struct front *front, int64_t now_ms)
@@ -264,13 +259,12 @@ static void note_named_caller(struct front *front, struct queue_item *item)
 }
 
 /* A heartbeat is answered like a call that succeeded, and goes no further. */
-static void answer_heartbeat(struct front *front, const struct queue_item *item, int64_t now_ms)
+static void answer_heartbeat(struct front *front, struct queue_item *item, int64_t now_ms)
 {
     struct message ack = {0};
     front->around->ledger->heartbeats++;
     if (front->conf->dialect->ack(&item->body, NULL, NULL, &ack) == 0)
         rep_answer(front, item, &ack, now_ms);
-    message_close(&ack);
 }
 
 /* Who a ticket will belong to, and whose requests are looked through for an identical one. */

@@ -142,8 +142,7 @@ static bool sub_has_input(struct front *front, bool is_stopped)
     return ports_have_input(&front->ports, is_stopped);
 }
 
-static void sub_answer(struct front *front, const struct queue_item *item, const struct message *body,
-                       int64_t now_ms)
+static void sub_answer(struct front *front, struct queue_item *item, struct message *body, int64_t now_ms)
 {
     (void)front;
     (void)item;

@@ -356,7 +356,7 @@ static enum wire_sent send_request(struct upstream *upstream, struct connection 
     message_init(&id);
     if (connection->peer == PEER_ENVELOPE && flights_write_id(upstream->flights, flight, &id) != 0)
         return WIRE_FULL;
-    enum wire_sent sent = wire_send(&connection->line.socket, &id, true, &flight->item->body);
+    enum wire_sent sent = wire_send_copy(&connection->line.socket, &id, true, &flight->item->body);
     message_close(&id);
     return sent;
 }

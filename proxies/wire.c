@@ -134,31 +134,64 @@ static enum wire_sent send_frame(struct socket *socket, zmq_msg_t *frame, bool h
     return WIRE_SENT;
 }
 
-static enum wire_sent send_copies(struct socket *socket, const struct message *message, bool has_more)
+static enum wire_sent send_frames(struct socket *socket, struct message *message, bool has_more)
+{
+    enum wire_sent result = WIRE_SENT;
+    for (uint32_t i = 0; i < message->count && result == WIRE_SENT; i++)
+        result = send_frame(socket, message_frame(message, i), has_more || i + 1 < message->count);
+    return result;
+}
+
+static enum wire_sent send_copies(struct socket *socket, const struct message *message)
 {
     enum wire_sent result = WIRE_SENT;
     for (uint32_t i = 0; i < message->count && result == WIRE_SENT; i++) {
         zmq_msg_t copy;
         zmq_msg_init(&copy);
         zmq_msg_copy(&copy, message_frame(message, i));
-        result = send_frame(socket, &copy, has_more || i + 1 < message->count);
+        result = send_frame(socket, &copy, i + 1 < message->count);
         if (result != WIRE_SENT)
             zmq_msg_close(&copy);
     }
     return result;
 }
 
-enum wire_sent wire_send(struct socket *socket, const struct message *envelope, bool has_delimiter,
-                         const struct message *body)
+/* Everything before the body. */
+static enum wire_sent send_envelope(struct socket *socket, struct message *envelope, bool has_delimiter)
 {
     enum wire_sent result = WIRE_SENT;
     socket->is_ready = true; /* sending may swallow the signal that input has come */
     if (envelope)
-        result = send_copies(socket, envelope, true);
+        result = send_frames(socket, envelope, true);
     if (has_delimiter && result == WIRE_SENT) {
         zmq_msg_t delimiter;
         zmq_msg_init(&delimiter);
         result = send_frame(socket, &delimiter, true);
     }
-    return result == WIRE_SENT ? send_copies(socket, body, false) : result;
+    return result;
+}
+
+enum wire_sent wire_send(struct socket *socket, struct message *envelope, bool has_delimiter,
+                         struct message *body)
+{
+    enum wire_sent result = send_envelope(socket, envelope, has_delimiter);
+    if (result == WIRE_SENT)
+        result = send_frames(socket, body, false);
+    if (result != WIRE_SENT)
+        return result;
+    if (envelope)
+        message_gone(envelope);
+    message_gone(body);
+    return WIRE_SENT;
+}
+
+enum wire_sent wire_send_copy(struct socket *socket, struct message *envelope, bool has_delimiter,
+                              const struct message *body)
+{
+    enum wire_sent result = send_envelope(socket, envelope, has_delimiter);
+    if (result == WIRE_SENT)
+        result = send_copies(socket, body);
+    if (result == WIRE_SENT && envelope)
+        message_gone(envelope);
+    return result;
 }

@@ -47,8 +47,12 @@ enum wire_sent {
 };
 
 /* Sends the frames of `envelope` (NULL = none), with `has_delimiter` an empty one, and those of `body`, as
- * one message. Copies are sent: both messages keep their frames. */
-enum wire_sent wire_send(struct socket *socket, const struct message *envelope, bool has_delimiter,
-                         const struct message *body);
+ * one message. What was sent is moved out of both; otherwise they keep what they have. */
+enum wire_sent wire_send(struct socket *socket, struct message *envelope, bool has_delimiter,
+                         struct message *body);
+
+/* The same, but `body` keeps its frames in any case, and copies are sent. */
+enum wire_sent wire_send_copy(struct socket *socket, struct message *envelope, bool has_delimiter,
+                              const struct message *body);
 
 #endif

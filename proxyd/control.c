@@ -209,7 +209,7 @@ static json_t *reply_json(const struct outcome *outcome, json_t *id)
                      outcome->failure.code, "message", outcome->failure.text);
 }
 
-static void send_json(struct control *control, const struct message *envelope, json_t *json)
+static void send_json(struct control *control, struct message *envelope, json_t *json)
 {
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     struct message body;

@@ -187,7 +187,7 @@ enum peer_result peer_send(struct peer *peer, const struct message *message, int
             peer->link.socket.is_ready = false; /* nobody waits for what it still holds */
         if (peer->link.socket.zmq && (peer->endpoint.is_bind || link_is_usable(&peer->link))) {
             socket_settle(&peer->link.socket);
-            if (wire_send(&peer->link.socket, NULL, false, message) == WIRE_SENT)
+            if (wire_send_copy(&peer->link.socket, NULL, false, message) == WIRE_SENT)
                 return PEER_OK;
         }
         enum peer_result result = turn(peer, deadline_ms);

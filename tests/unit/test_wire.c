@@ -78,15 +78,31 @@ static void envelopes_of_any_depth_come_apart_and_together(void **state)
     assert_frames(&envelope, 1, "hop1 hop2 hop3 hop4");
     assert_frames(&body, 0, "one - three");
     assert_int_equal(wire_send(&pair->router, &envelope, true, &body), WIRE_SENT);
-    assert_frames(&body, 0, "one - three"); /* copies went */
-    message_close(&envelope);
-    message_close(&body);
+    assert_int_equal(envelope.count, 0);
+    assert_int_equal(body.count, 0);
     assert_int_equal(wire_receive(&pair->dealer, &limits, &envelope, &body), WIRE_MESSAGE);
     assert_frames(&envelope, 0, "hop1 hop2 hop3 hop4");
     assert_frames(&body, 0, "one - three");
     message_close(&envelope);
     message_close(&body);
     assert_int_equal(wire_receive(&pair->dealer, &limits, &envelope, &body), WIRE_NONE);
+}
+
+static void a_copied_body_stays_what_it_was(void **state)
+{
+    struct pair *pair = *state;
+    struct message envelope = {0}, body = {0};
+    send_words(&pair->dealer, "hop1 - one - three four");
+    assert_int_equal(wire_receive(&pair->router, &limits, &envelope, &body), WIRE_MESSAGE);
+    assert_int_equal(wire_send_copy(&pair->router, &envelope, true, &body), WIRE_SENT);
+    assert_int_equal(envelope.count, 0);
+    assert_frames(&body, 0, "one - three four");
+    message_close(&body);
+    assert_int_equal(wire_receive(&pair->dealer, &limits, &envelope, &body), WIRE_MESSAGE);
+    assert_frames(&envelope, 0, "hop1");
+    assert_frames(&body, 0, "one - three four");
+    message_close(&envelope);
+    message_close(&body);
 }
 
 static void no_delimiter_or_no_body_is_malformed(void **state)
@@ -150,16 +166,25 @@ static void far_beyond_the_limit_there_is_no_way_back(void **state)
 static void a_peer_without_room_or_gone_is_told_apart(void **state)
 {
     struct pair *pair = *state;
-    struct message envelope = {0}, body = {0};
+    struct message caller = {0}, envelope = {0}, body = {0};
     send_words(&pair->dealer, "- x");
-    assert_int_equal(wire_receive(&pair->router, &limits, &envelope, &body), WIRE_MESSAGE);
+    assert_int_equal(wire_receive(&pair->router, &limits, &caller, &body), WIRE_MESSAGE);
     enum wire_sent sent = WIRE_SENT;
-    for (int i = 0; i < 100 && sent == WIRE_SENT; i++)
-        sent = wire_send(&pair->router, &envelope, true, &body);
+    for (int i = 0; i < 100 && sent == WIRE_SENT; i++) {
+        message_close(&envelope);
+        assert_int_equal(message_append_copy(&envelope, &caller), 0);
+        sent = wire_send_copy(&pair->router, &envelope, true, &body);
+    }
     assert_int_equal(sent, WIRE_FULL);
+    assert_int_equal(wire_send(&pair->router, &envelope, true, &body), WIRE_FULL);
+    assert_int_equal(envelope.count, 1);
+    assert_frames(&body, 0, "x");
     message_close(&envelope);
     assert_int_equal(message_add_bytes(&envelope, "nobody", 6), 0);
     assert_int_equal(wire_send(&pair->router, &envelope, true, &body), WIRE_GONE);
+    assert_frames(&envelope, 0, "nobody");
+    assert_frames(&body, 0, "x");
+    message_close(&caller);
     message_close(&envelope);
     message_close(&body);
 }
@@ -170,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WIRE_TEST(envelopes_of_any_depth_come_apart_and_together),
+        WIRE_TEST(a_copied_body_stays_what_it_was),
         WIRE_TEST(no_delimiter_or_no_body_is_malformed),
         WIRE_TEST(a_message_at_the_limit_passes_and_one_over_it_keeps_only_its_envelope),
         WIRE_TEST(far_beyond_the_limit_there_is_no_way_back),
