@@ -83,8 +83,9 @@ static const char *const texts[SQL_COUNT] = {
         "UPDATE message SET attempts=attempts+?3 WHERE id IN"
         "(SELECT id FROM message WHERE id>=?1 AND id<?2 AND attempts>=0 ORDER BY id LIMIT ?4)",
     [SQL_PUT] = "INSERT INTO message(" COLUMNS ") VALUES(?,?,?,?,?,?,?,?,?,?)",
-    [SQL_DELETE] = "DELETE FROM message WHERE id=? AND attempts>=0 RETURNING bytes",
-    [SQL_STONE] = "UPDATE message SET attempts=-1,body=x'' WHERE id=? AND attempts>=0 RETURNING bytes",
+    [SQL_BYTES] = "SELECT bytes FROM message WHERE id=? AND attempts>=0",
+    [SQL_DELETE] = "DELETE FROM message WHERE id=?",
+    [SQL_STONE] = "UPDATE message SET attempts=-1,body=x'' WHERE id=?",
     [SQL_STONES_CLEAR] = "DELETE FROM message WHERE id>=? AND id<? AND attempts<0 RETURNING bytes",
     [SQL_ATTEMPTS] = "UPDATE message SET attempts=?2 WHERE id=?1 AND attempts>=0",
     [SQL_OWNER] = "SELECT owner,secret FROM message WHERE id=? AND attempts>=0",
@@ -174,7 +175,7 @@ enum store_result store_db_run(struct store_db *db, sqlite3_stmt *statement, con
     return stepped == 0 ? STORE_OK : store_db_failed(db, doing);
 }
 
-/* Runs a statement that returns the number of bytes of the row it touched, if there is one. */
+/* Runs a statement that returns the number of bytes of the row it finds or touches, if there is one. */
 enum store_result store_db_run_returning(struct store_db *db, sqlite3_stmt *statement, const char *doing,
                                          bool *was_there, uint64_t *bytes)
 {

@@ -36,6 +36,7 @@ enum store_statement {
     SQL_LAST_BEFORE,
     SQL_FIRST_ATTEMPTS,
     SQL_PUT,
+    SQL_BYTES,
     SQL_DELETE,
     SQL_STONE,
     SQL_STONES_CLEAR,
@@ -106,7 +107,7 @@ int store_db_step(sqlite3_stmt *statement);
 /* Steps to the end. */
 enum store_result store_db_run(struct store_db *db, sqlite3_stmt *statement, const char *doing);
 
-/* Runs what returns the bytes of the one row it touched, if there is one. */
+/* Runs what returns the bytes of the one row it finds or touches, if there is one. */
 enum store_result store_db_run_returning(struct store_db *db, sqlite3_stmt *statement, const char *doing,
                                          bool *was_there, uint64_t *bytes);
 

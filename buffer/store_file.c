@@ -586,10 +586,13 @@ enum store_result store_file_delete(struct store_file *file, uint64_t id, bool i
         chain->frontier = frontier;
         chain->is_changed = true;
     }
-    if (result == STORE_OK)
-        result = store_db_run_returning(
-            &file->db, store_db_use(&file->db, is_stone ? SQL_STONE : SQL_DELETE, 1, INT(id)),
-            "deleting a message", was_there, &bytes);
+    if (result == STORE_OK) /* asked first: RETURNING would build a table in memory for each message */
+        result = store_db_run_returning(&file->db, store_db_use(&file->db, SQL_BYTES, 1, INT(id)),
+                                        "finding a message", was_there, &bytes);
+    if (result == STORE_OK && *was_there)
+        result = store_db_run(&file->db,
+                              store_db_use(&file->db, is_stone ? SQL_STONE : SQL_DELETE, 1, INT(id)),
+                              "deleting a message");
     if (result != STORE_OK || !*was_there)
         return result;
     count_out(chain, bytes);
