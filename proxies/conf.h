@@ -24,6 +24,7 @@ struct credentials {
     char *curve_public_key;
     char *curve_secret_key;
     char *tls_ca_file; /* wss: the certificates of those who may vouch for the server; NULL = the system's */
+    int64_t tls_ca_changed_ns; /* that file's last change (Unix time) when the configuration was read */
 };
 
 struct endpoint_list {

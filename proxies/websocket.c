@@ -78,10 +78,11 @@ static const lws_retry_bo_t watchful = {.secs_since_valid_ping = PING_S, .secs_s
 static const lws_retry_bo_t patient = {.secs_since_valid_ping = NEVER_S - 1,
                                        .secs_since_valid_hangup = NEVER_S};
 
-/* What stands for one set of trusted certificates. */
+/* What stands for one set of trusted certificates. Stays to the end. */
 struct trust {
     struct list link;
     char *ca_file; /* NULL = the system's */
+    int64_t ca_changed_ns;
     bool has_tls;
     struct lws_vhost *vhost;
 };
@@ -132,6 +133,7 @@ struct websocket {
     /* What to connect to, and as whom. */
     char *address, *host, *path, *authorization, *ca_file;
     char *subscribe; /* the request; NULL = it is for calls */
+    int64_t ca_changed_ns;
     int port;
     bool has_tls, may_fall_silent;
     size_t max_bytes;
@@ -550,11 +552,13 @@ static bool is_same_text(const char *a, const char *b)
 }
 
 /* One vhost for each set of trusted certificates, made when first asked for; NULL when it cannot be. */
-static struct lws_vhost *vhost_of(struct websockets *websockets, bool has_tls, const char *ca_file)
+static struct lws_vhost *vhost_of(struct websockets *websockets, bool has_tls, const char *ca_file,
+                                  int64_t ca_changed_ns)
 {
     LIST_EACH (link, &websockets->trusts) {
         const struct trust *trust = LIST_ENTRY(link, struct trust, link);
-        if (trust->has_tls == has_tls && is_same_text(trust->ca_file, ca_file))
+        if (trust->has_tls == has_tls && is_same_text(trust->ca_file, ca_file) &&
+            trust->ca_changed_ns == ca_changed_ns)
             return trust->vhost;
     }
     const struct lws_context_creation_info info = {
@@ -566,6 +570,9 @@ static struct lws_vhost *vhost_of(struct websockets *websockets, bool has_tls, c
         .options = (has_tls ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0) |
                    (ca_file ? LWS_SERVER_OPTION_DISABLE_OS_CA_CERTS : 0),
         .client_ssl_ca_filepath = ca_file,
+        /* Of no meaning beside a file; but vhosts that are given the same share what the first one has read. */
+        .client_ssl_ca_mem = ca_file ? &ca_changed_ns : NULL,
+        .client_ssl_ca_mem_len = ca_file ? sizeof ca_changed_ns : 0,
     };
     struct trust *trust = calloc(1, sizeof *trust);
     char *copy = ca_file ? strdup(ca_file) : NULL;
@@ -576,7 +583,8 @@ static struct lws_vhost *vhost_of(struct websockets *websockets, bool has_tls, c
         free(copy);
         return NULL;
     }
-    *trust = (struct trust){.ca_file = copy, .has_tls = has_tls, .vhost = vhost};
+    *trust =
+        (struct trust){.ca_file = copy, .ca_changed_ns = ca_changed_ns, .has_tls = has_tls, .vhost = vhost};
     list_append(&websockets->trusts, &trust->link);
     return vhost;
 }
@@ -584,7 +592,8 @@ static struct lws_vhost *vhost_of(struct websockets *websockets, bool has_tls, c
 static int connect_now(struct websocket *websocket)
 {
     struct websockets *websockets = websocket->websockets;
-    struct lws_vhost *vhost = vhost_of(websockets, websocket->has_tls, websocket->ca_file);
+    struct lws_vhost *vhost =
+        vhost_of(websockets, websocket->has_tls, websocket->ca_file, websocket->ca_changed_ns);
     const struct lws_client_connect_info info = {
         .context = websockets->lws,
         .vhost = vhost,
@@ -611,7 +620,7 @@ static int watch_pair(struct websocket *websocket)
 {
     int fd = -1;
     zmq_getsockopt(websocket->pair.zmq, ZMQ_FD, &fd, &(size_t){sizeof fd});
-    struct lws_vhost *vhost = vhost_of(websocket->websockets, false, NULL);
+    struct lws_vhost *vhost = vhost_of(websocket->websockets, false, NULL, 0);
     lws_sock_file_fd_type own = {.filefd = dup(fd)};
     if (own.filefd == -1)
         return -1;
@@ -834,8 +843,10 @@ static int copy_destination(struct websocket *websocket, const struct endpoint *
     bool is_short = !websocket->address || !websocket->host || !websocket->path;
     if (credentials && credentials->username)
         is_short |= !(websocket->authorization = basic_authorization(credentials));
-    if (credentials && credentials->tls_ca_file)
+    if (credentials && credentials->tls_ca_file) {
+        websocket->ca_changed_ns = credentials->tls_ca_changed_ns;
         is_short |= !(websocket->ca_file = strdup(credentials->tls_ca_file));
+    }
     if (options->subscribe)
         is_short |= !(websocket->subscribe = subscription(options->subscribe));
     return is_short ? -1 : 0;

@@ -759,9 +759,10 @@ static void check_access(struct loader *loader, enum config_section section, con
 
 /* What is said about TLS is for a wss:// endpoint, and what about CURVE for none. */
 static void check_tls(struct loader *loader, enum config_section section, const config_setting_t *group,
-                      const struct credentials *credentials, const struct endpoint_list *endpoints)
+                      struct credentials *credentials, const struct endpoint_list *endpoints)
 {
     const char *prefix = config_section_prefix(section);
+    struct stat found;
     const config_setting_t *ca_file = credentials->tls_ca_file ? member(group, "tls_ca_file") : NULL;
     bool has_tls = false;
     for (size_t i = 0; i < endpoints->count; i++) {
@@ -773,9 +774,12 @@ static void check_tls(struct loader *loader, enum config_section section, const 
     }
     if (ca_file && !has_tls)
         problem(loader, line_of(ca_file), "%stls_ca_file has no wss:// endpoint beside it", prefix);
-    else if (ca_file && access(credentials->tls_ca_file, R_OK) != 0)
+    else if (ca_file &&
+             (access(credentials->tls_ca_file, R_OK) != 0 || stat(credentials->tls_ca_file, &found) != 0))
         problem(loader, line_of(ca_file), "%stls_ca_file: %s: %s", prefix, credentials->tls_ca_file,
                 strerror(errno));
+    else if (ca_file)
+        credentials->tls_ca_changed_ns = found.st_ctim.tv_sec * INT64_C(1000000000) + found.st_ctim.tv_nsec;
 }
 
 /* The one that is not written gives way to the one that is. */

@@ -60,6 +60,7 @@ static bool has_same_keys(const struct credentials *a, const struct credentials 
 {
     return is_same_text(a->curve_public_key, b->curve_public_key) &&
            is_same_text(a->curve_secret_key, b->curve_secret_key) &&
+           a->tls_ca_changed_ns == b->tls_ca_changed_ns &&
            is_same_text(door_a->curve_secret_key, door_b->curve_secret_key);
 }
 

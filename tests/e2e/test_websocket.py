@@ -2,6 +2,7 @@
 """JSON-RPC servers over WebSocket behind rep-req and buffered-rep-req, and their notifications as publications."""
 import json
 import pathlib
+import shutil
 import socket
 import struct
 import subprocess
@@ -359,6 +360,25 @@ def test_wss_asks_for_certificates_and_shows_passwords(net):
     for name in ("good", "plain"):
         assert json.loads(net.caller(chains[name][0]).call(request(params=name))[0])["result"] == name
     assert "sesame" not in daemon.log
+
+
+def test_a_reload_trusts_what_the_ca_file_holds_by_then(net):
+    place = free_endpoint()
+    (old, old_context), (new, new_context) = (certificate(net, name, f"IP:{host_port(place)[0]}") for name in ("old", "new"))
+    trusted = net.scratch / "trusted.pem"
+    shutil.copy(old, trusted)
+    server = net.web(endpoint=place, tls=old_context)
+    chain = net.chain("rep-req", to=server, dialect="jsonrpc", backend={"tls_ca_file": str(trusted), "backoff_max": "200ms"})
+    daemon = net.proxyd(chain)
+    daemon.wait_for(chain, state="up")
+    shutil.copy(new, trusted)
+    assert daemon.control("reload")["changed"] == [chain.name]
+    daemon.wait_for(chain, upstreams=lambda rows: rows[0]["cause"] == "untrusted")
+    server.stop()
+    server.tls = new_context
+    server.start()
+    daemon.wait_for(chain, state="up")
+    assert daemon.control("reload")["unchanged"] == 1
 
 
 def test_configuration_is_checked(net):
