@@ -17,6 +17,7 @@ enum peer { PEER_UNKNOWN, PEER_LOCKSTEP, PEER_ENVELOPE };
 
 struct connection {
     struct list link; /* upstream->connections */
+    struct list room; /* upstream->with_room, while its peer may get another request */
     struct link line;
     enum peer peer;
     struct lane lane;
@@ -62,14 +63,24 @@ static int add_connection(struct upstream *upstream, char *err, size_t err_size)
         return -1;
     }
     list_append(&upstream->connections, &connection->link);
+    list_append(&upstream->with_room, &connection->room);
     upstream->connection_count++;
     return 0;
+}
+
+/* To be called when it has got a request, or owes one less. */
+static void note_room(struct upstream *upstream, struct connection *connection)
+{
+    list_remove(&connection->room);
+    if (connection->lane.count == 0 || connection->peer == PEER_ENVELOPE)
+        list_prepend(&upstream->with_room, &connection->room);
 }
 
 static void remove_connection(struct upstream *upstream, struct connection *connection)
 {
     link_close(&connection->line, 0);
     list_remove(&connection->link);
+    list_remove(&connection->room);
     upstream->connection_count--;
     free(connection);
 }
@@ -89,6 +100,7 @@ int upstream_open(struct upstream *upstream, const struct endpoint *endpoint, co
                       .backoff_max_ms = conf->backend.backoff_max_ms},
     };
     list_init(&upstream->connections);
+    list_init(&upstream->with_room);
     return add_connection(upstream, err, err_size);
 }
 
@@ -105,6 +117,7 @@ static void end_flights(struct upstream *upstream, struct connection *connection
     upstream->inflight -= lane_abandon(upstream->flights, &connection->lane, overdue, now_ms);
     connection->peer = initial_peer(upstream);
     connection->is_blocked = false;
+    note_room(upstream, connection);
 }
 
 /* Gives the connection up, with every request on it. */
@@ -164,6 +177,7 @@ static bool read_reply(struct upstream *upstream, struct connection *connection,
     }
     learn_peer(connection, &body);
     lane_answer(upstream->flights, flight, &body, now_ms);
+    note_room(upstream, connection);
     upstream->inflight--;
     backoff_reset(&upstream->backoff);
     return true;
@@ -331,17 +345,12 @@ static struct connection *connection_with_room(const struct upstream *upstream, 
 {
     if (now_ms < upstream->backoff.until_ms || upstream->inflight >= window_now(upstream))
         return NULL;
-    struct connection *found = NULL;
-    LIST_EACH (link, &upstream->connections) {
-        struct connection *connection = LIST_ENTRY(link, struct connection, link);
-        if (!link_is_usable(&connection->line) || connection->is_blocked)
-            continue;
-        if (connection->peer == PEER_ENVELOPE)
+    LIST_EACH (link, &upstream->with_room) {
+        struct connection *connection = LIST_ENTRY(link, struct connection, room);
+        if (link_is_usable(&connection->line) && !connection->is_blocked)
             return connection;
-        if (connection->lane.count == 0 && !found)
-            found = connection;
     }
-    return found;
+    return NULL;
 }
 
 bool upstream_has_room(const struct upstream *upstream, int64_t now_ms)
@@ -374,6 +383,7 @@ bool upstream_send(struct upstream *upstream, struct queue_item *item, int64_t n
     }
     flight->upstream = upstream;
     lane_add(&connection->lane, flight, upstream->conf->queue.max_age_ms, now_ms);
+    note_room(upstream, connection);
     upstream->inflight++;
     if (item->was_sent)
         upstream->around->ledger->redelivered++;

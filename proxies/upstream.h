@@ -27,6 +27,7 @@ struct upstream {
     struct link_conf link_conf;
     struct backoff backoff;
     struct list connections; /* at least one; the first tells the cause when none is up */
+    struct list with_room;   /* of them: those whose peers may get another request, once they are up */
     uint32_t connection_count, inflight;
     bool is_careful; /* one in flight until the peer's type is known: nothing may overtake */
     bool was_up;     /* as of the last event, like last_cause */
