@@ -23,6 +23,7 @@
 enum {
     APPLICATION_ID = 0x70787964, /* "pxyd" */
     SCHEMA_CHANGES = 7,          /* what SQLite counts after all steps: its "schema cookie" */
+    VERSION_MAX = 9999,          /* beyond it is damage */
 };
 
 static const char *const steps[] = {
@@ -339,10 +340,14 @@ void store_db_close(struct store_db *db)
     db->sqlite = NULL;
 }
 
-/* Newer than this program, and not only by a flipped bit: its schema has changed as well. */
+/* Newer than this program, and not only by a flipped bit: its schema has changed as well, or it is a number
+ * that versions have, and the next one or more than a bit away. */
 static bool is_newer(int64_t version, int64_t schema_changes)
 {
-    return version > STORE_DB_VERSION && schema_changes > SCHEMA_CHANGES;
+    bool is_number =
+        version <= VERSION_MAX &&
+        (version == STORE_DB_VERSION + 1 || __builtin_popcountll((uint64_t)version ^ STORE_DB_VERSION) > 1);
+    return version > STORE_DB_VERSION && (schema_changes > SCHEMA_CHANGES || is_number);
 }
 
 static enum store_result refuse_newer(struct store_db *db, const char *path, int64_t version)

@@ -742,15 +742,14 @@ static void store_remembers_digests_for_their_time(void **state)
 }
 
 /* As a later proxyd would: with SQL, into the database or (when that is interrupted) into its log only. */
-static void make_newer(bool is_interrupted)
+static void make_newer(const char *change, bool is_interrupted)
 {
     sqlite3 *db;
     char path[128];
     path_of(path, "store.db");
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, is_interrupted, NULL);
-    assert_int_equal(sqlite3_exec(db, "CREATE TABLE later(id); PRAGMA user_version=99", NULL, NULL, NULL),
-                     SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, change, NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
 }
 
@@ -766,13 +765,29 @@ static void store_refuses_a_newer_version(void **state)
             path_of(path, "store.mark");
             if (!is_marked)
                 unlink(path);
-            make_newer(is_interrupted);
+            make_newer("CREATE TABLE later(id); PRAGMA user_version=99", is_interrupted);
             assert_false(kit_open(&kit, scratch.path));
             assert_non_null(strstr(kit.err, "store.db is of version 99"));
             assert_true(is_there("store.db"));
             scratch_remove(&scratch);
             scratch_make(&scratch);
         }
+}
+
+static void store_refuses_a_newer_version_of_the_same_tables(void **state)
+{
+    (void)state;
+    static const char *const changes[] = {"PRAGMA user_version=3", "PRAGMA user_version=99",
+                                          "PRAGMA user_version=1000"};
+    for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+        open_kit();
+        kit_close(&kit);
+        make_newer(changes[i], false);
+        assert_false(kit_open(&kit, scratch.path));
+        assert_non_null(strstr(kit.err, "store.db is of version "));
+        scratch_remove(&scratch);
+        scratch_make(&scratch);
+    }
 }
 
 static void store_refuses_what_a_newer_proxyd_used(void **state)
@@ -890,6 +905,7 @@ int main(void)
         TEST(store_remembers_the_newest_digests),
         TEST(store_remembers_digests_for_their_time),
         TEST(store_refuses_a_newer_version),
+        TEST(store_refuses_a_newer_version_of_the_same_tables),
         TEST(store_refuses_what_a_newer_proxyd_used),
         TEST(store_with_a_flipped_bit_in_its_version_is_salvaged),
         TEST(store_refuses_a_directory_that_is_not_there),
