@@ -410,7 +410,7 @@ struct queue_item *queue_oldest(const struct queue *queue)
 void queue_ack(struct queue *queue, struct queue_item *item, const struct message *reply)
 {
     if (queue->ops->gone)
-        queue->ops->gone(queue, item, reply);
+        queue->ops->gone(queue, item, reply, false);
     leave_place(queue, item);
     leave_ages(queue, item);
     leave_bounds(queue, item);
@@ -428,16 +428,26 @@ void queue_nack(struct queue *queue, struct queue_item *item, int64_t retry_ms)
         queue->ops->nacked(queue, item);
 }
 
-void queue_remove(struct queue *queue, struct queue_item *item)
+static void leave(struct queue *queue, struct queue_item *item, bool is_expired)
 {
     bool is_away = item->place == QUEUE_AWAY;
     if (queue->ops->gone)
-        queue->ops->gone(queue, item, NULL);
+        queue->ops->gone(queue, item, NULL, is_expired);
     leave_place(queue, item);
     if (!is_away)
         leave_ages(queue, item);
     leave_bounds(queue, item);
     queue_item_free(queue, item);
+}
+
+void queue_remove(struct queue *queue, struct queue_item *item)
+{
+    leave(queue, item, false);
+}
+
+void queue_expire(struct queue *queue, struct queue_item *item)
+{
+    leave(queue, item, true);
 }
 
 bool queue_has_too_many_dead(const struct queue *queue)

@@ -203,6 +203,8 @@ void queue_nack(struct queue *queue, struct queue_item *item, int64_t retry_ms);
 
 /* An item in any place but DEAD is gone for good: failed, expired or dropped. The owner has already answered. */
 void queue_remove(struct queue *queue, struct queue_item *item);
+/* The same when its time was up: where the store keeps replies, its ticket is remembered as expired. */
+void queue_expire(struct queue *queue, struct queue_item *item);
 
 /* A leased item becomes a dead letter with this one-word reason (at most 31 bytes are kept): from then on it is
  * known by its id only. Dead letters stand beside the bounds of the queue and keep within the same ones by

@@ -437,7 +437,8 @@ static bool disk_may_lease(struct queue *queue)
     return !disk->is_held_back;
 }
 
-static void disk_gone(struct queue *queue, struct queue_item *item, const struct message *reply)
+static void disk_gone(struct queue *queue, struct queue_item *item, const struct message *reply,
+                      bool is_expired)
 {
     struct queue_disk *disk = DISK(queue);
     if (item->place == QUEUE_STAGED) {
@@ -452,8 +453,9 @@ static void disk_gone(struct queue *queue, struct queue_item *item, const struct
             disk->shed = NULL;
     }
     bool keeps = reply && disk->keeps_replies;
+    enum store_op_kind end = is_expired && disk->keeps_replies ? STORE_OP_EXPIRE : STORE_OP_DELETE;
     struct store_op *op = keeps ? send_lazy(disk, STORE_OP_REPLY, item->id, message_flat_bytes(reply))
-                                : send_lazy(disk, STORE_OP_DELETE, item->id, 0);
+                                : send_lazy(disk, end, item->id, 0);
     if (!op)
         return;
     op->is_far = item->place == QUEUE_AWAY;

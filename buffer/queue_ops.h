@@ -19,7 +19,7 @@ struct queue_ops {
     /* Whether anything may be leased now; asked before each lease that would give something. */
     bool (*may_lease)(struct queue *queue);
     /* `item` leaves for good, still in its place. `reply` is for an ack only and may be NULL. */
-    void (*gone)(struct queue *queue, struct queue_item *item, const struct message *reply);
+    void (*gone)(struct queue *queue, struct queue_item *item, const struct message *reply, bool is_expired);
     /* `item` is RETRYING again. */
     void (*nacked)(struct queue *queue, struct queue_item *item);
     /* A letter is dead: counted, no longer in memory. Without this, items in memory are the dead letters. */

@@ -337,6 +337,8 @@ static enum store_result carry_out(struct store *store, struct store_op *op)
     case STORE_OP_DELETE:
         return op->row.has_digest ? undo(store, op)
                                   : store_file_delete(file, op->row.id, op->is_far, &was_there);
+    case STORE_OP_EXPIRE:
+        return store_file_expire(file, op->row.id, op->is_far);
     case STORE_OP_REPLY:
         return store_file_reply(file, op->row.id, op->row.flat, op->row.flat_bytes, op->bytes);
     case STORE_OP_ATTEMPTS:

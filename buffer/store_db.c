@@ -97,6 +97,8 @@ static const char *const texts[SQL_COUNT] = {
     [SQL_REPLY_FIRST] =
         "SELECT id,taken,bytes,owner,secret FROM reply WHERE id>=? AND id<? ORDER BY id LIMIT 1",
     [SQL_REPLY_DELETE] = "DELETE FROM reply WHERE id=?",
+    [SQL_EXPIRE] = "INSERT OR REPLACE INTO expired SELECT id,?2,owner,secret FROM message "
+                   "WHERE id=?1 AND attempts>=0 RETURNING taken",
     [SQL_EXPIRED_ADD] = "INSERT OR REPLACE INTO expired VALUES(?,?,?,?)",
     [SQL_EXPIRED_FIRST] = "SELECT id,taken FROM expired WHERE id>=? AND id<? ORDER BY id LIMIT 1",
     [SQL_EXPIRED_DELETE] = "DELETE FROM expired WHERE id=?",

@@ -48,6 +48,7 @@ enum store_statement {
     SQL_REPLY,
     SQL_REPLY_FIRST,
     SQL_REPLY_DELETE,
+    SQL_EXPIRE,
     SQL_EXPIRED_ADD,
     SQL_EXPIRED_FIRST,
     SQL_EXPIRED_DELETE,

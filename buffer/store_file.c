@@ -703,6 +703,23 @@ enum store_result store_file_reply(struct store_file *file, uint64_t id, const v
     return store_file_delete(file, id, false, &was_there);
 }
 
+enum store_result store_file_expire(struct store_file *file, uint64_t id, bool is_far)
+{
+    struct chain *chain = chain_of(file, id);
+    bool was_there;
+    uint64_t taken;
+    enum store_result result = store_db_run_returning(
+        &file->db, store_db_use(&file->db, SQL_EXPIRE, 2, INT(id), INT(store_file_now(file))),
+        "expiring a message", &was_there, &taken);
+    if (result != STORE_OK)
+        return result;
+    if (was_there) {
+        chain->known.expired++;
+        chain->is_changed = true;
+    }
+    return store_file_delete(file, id, is_far, &was_there);
+}
+
 enum store_result store_file_expire_replies(struct store_file *file, uint32_t number, int64_t before,
                                             uint32_t max)
 {

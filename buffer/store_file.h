@@ -107,10 +107,12 @@ enum store_result store_file_unbury(struct store_file *file, uint64_t id, bool *
 /* A message becomes its reply. */
 enum store_result store_file_reply(struct store_file *file, uint64_t id, const void *flat, size_t flat_bytes,
                                    size_t bytes);
+/* A message becomes a ticket that is known as expired; `is_far` as above. */
+enum store_result store_file_expire(struct store_file *file, uint64_t id, bool is_far);
 /* At most `max` replies, oldest first, that are older than `before`, are forgotten but for their tickets. */
 enum store_result store_file_expire_replies(struct store_file *file, uint32_t number, int64_t before,
                                             uint32_t max);
-/* Tickets of expired replies older than `before`, and the oldest beyond `keep`. */
+/* Tickets of what has expired, older than `before`, and the oldest beyond `keep`. */
 enum store_result store_file_forget_replies(struct store_file *file, uint32_t number, int64_t before,
                                             uint64_t keep, uint32_t max);
 /* The digest of a message that was just put. Those older than `before`, and the oldest beyond `max`, make room. */

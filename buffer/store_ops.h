@@ -18,6 +18,7 @@ enum store_op_kind {
     STORE_OP_WITNESS, /* writes nothing: ends as the puts before it do */
     /* Ride on the next commit, or cause one after a short while. Tried until they succeed, not answered. */
     STORE_OP_DELETE,
+    STORE_OP_EXPIRE,
     STORE_OP_REPLY,
     STORE_OP_ATTEMPTS,
     STORE_OP_BURY,
@@ -50,7 +51,7 @@ struct store_op {
     struct list link;
     struct store_port *port; /* set when submitted */
     enum store_op_kind kind;
-    bool is_far;              /* DELETE, DROP: not one that is being delivered */
+    bool is_far;              /* DELETE, EXPIRE, DROP: not one that is being delivered */
     bool is_done;             /* answer: it happened */
     bool has_failed;          /* answer: the store could not tell or do it */
     uint32_t count;           /* rows to read, attempts, window */

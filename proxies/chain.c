@@ -83,18 +83,19 @@ static void count_time(struct chain *chain, const struct queue_item *item, int64
 
 /* ---- the ends of a message ---- */
 
-static void leave_queue(struct chain *chain, struct queue_item *item)
+/* Nothing came of it in its time; its ticket says so. */
+static void give_up(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
 {
+    count_time(chain, item, now_ms);
+    answer_error(chain, item, reason, now_ms);
     chain->conf->kind->back->forget(chain->back, item);
-    queue_remove(chain->queue, item);
+    queue_expire(chain->queue, item);
 }
 
 static void fail(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
 {
     chain->ledger.failed[reason]++;
-    count_time(chain, item, now_ms);
-    answer_error(chain, item, reason, now_ms);
-    leave_queue(chain, item);
+    give_up(chain, item, reason, now_ms);
 }
 
 /* max_age has come. What was never sent is certainly not delivered; of the rest nobody knows. */
@@ -105,16 +106,15 @@ static void expire(struct chain *chain, struct queue_item *item, int64_t now_ms)
         return;
     }
     chain->ledger.expired++;
-    count_time(chain, item, now_ms);
-    answer_error(chain, item, REASON_UNAVAILABLE, now_ms);
-    leave_queue(chain, item);
+    give_up(chain, item, REASON_UNAVAILABLE, now_ms);
 }
 
 static void drop(struct chain *chain, struct queue_item *item, enum drop reason, int64_t now_ms)
 {
     chain->ledger.dropped[reason]++;
     answer_error(chain, item, REASON_QUEUE_FULL, now_ms);
-    leave_queue(chain, item);
+    chain->conf->kind->back->forget(chain->back, item);
+    queue_remove(chain->queue, item);
 }
 
 /* ---- storing ---- */

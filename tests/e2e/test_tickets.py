@@ -86,6 +86,26 @@ def test_a_reply_is_kept_for_keep_replies_and_remembered_as_expired_as_long_agai
     asker.wait(ticket, [b"unknown"])
 
 
+def test_the_ticket_of_a_request_that_grew_too_old_is_expired(net):
+    calls, at = with_tickets(net, net.endpoint(), queue={"max_age": "200ms", "keep_replies": "1s"})
+    proxyd = net.proxyd(calls)
+    asker = Asker(net, at)
+    (ticket,) = store_all(net, calls, [b"question"])
+    proxyd.wait_for(calls, expired=1, queued=0)
+    assert asker.ask(ticket) == [b"expired"]
+    restart(proxyd)
+    assert asker.ask(ticket) == [b"expired"]
+    asker.wait(ticket, [b"unknown"])
+
+
+def test_the_ticket_of_a_request_that_was_sent_and_grew_too_old_is_expired(net):
+    calls, at = with_tickets(net, net.rep(swallow), queue={"max_age": "300ms"})
+    proxyd = net.proxyd(calls)
+    (ticket,) = store_all(net, calls, [b"question"])
+    proxyd.wait_for(calls, failed={"timeout": 1}, inflight=0)
+    assert Asker(net, at).ask(ticket) == [b"expired"]
+
+
 def test_what_is_no_ticket_is_unknown(net):
     upstream = net.rep()
     calls, at = with_tickets(net, upstream)
