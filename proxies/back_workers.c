@@ -40,6 +40,7 @@ _Static_assert((int)PAYLOAD_NODE_BYTES == (int)WORKER_ID_BYTES, "routing ids of 
 struct worker {
     uint32_t number; /* tells it from others before it; 0 = none */
     char id[WORKER_ID_BYTES];
+    char *user_id; /* as ZAP gave it, of whoever says that it lives; NULL where names are not asked for */
     uint32_t port; /* where it was last reached */
     int64_t heard_ms;
     bool is_gone; /* was not connected when last tried */
@@ -72,11 +73,17 @@ struct back {
 
 /* ---- opening and closing ---- */
 
+static void free_worker(struct worker *worker)
+{
+    free(worker->user_id);
+    free(worker);
+}
+
 static void workers_close(struct back *back, int linger_ms)
 {
     (void)linger_ms; /* a request that was given up must not leave later */
     for (uint32_t i = 0; i < back->count; i++)
-        free(back->workers[i]);
+        free_worker(back->workers[i]);
     ports_close(&back->ports, 0);
     ports_close(&back->heartbeats, 0);
     flights_close(&back->flights);
@@ -169,9 +176,13 @@ static void tell(const struct back *back, const struct worker *worker, enum even
           EVENT_TEXT("worker", worker->id), EVENT_NUMBER("inflight", worker->lane.count));
 }
 
-static struct worker *add_worker(struct back *back, const char *id)
+static struct worker *add_worker(struct back *back, const char *id, const char *user_id)
 {
     struct worker *worker = back->count < BACK_WORKERS_MAX ? calloc(1, sizeof *worker) : NULL;
+    if (worker && user_id && !(worker->user_id = strdup(user_id))) {
+        free(worker);
+        return NULL;
+    }
     if (!worker) {
         if (!back->is_full)
             EVENT(&back->around->runtime->events, EVENT_WARNING, "workers-full",
@@ -415,12 +426,26 @@ static bool workers_send(struct back *back, struct queue_item *item, int64_t now
 
 /* ---- replies and heartbeats ---- */
 
+static bool asks_names(const struct back *back)
+{
+    return back->around->back_door && back->around->back_door->mechanism != DOOR_NULL;
+}
+
+/* Whether whoever sent that may still be a worker. */
+static bool has_come_in(const struct back *back, const struct message *body, int64_t now_ms)
+{
+    const char *user;
+    return ports_check(back->around, back->around->back_door, message_frame(body, 0), now_ms, &user) ==
+           DOOR_OPEN;
+}
+
 static void take_reply(struct back *back, const struct message *envelope, struct message *body,
                        int64_t now_ms)
 {
     zmq_msg_t *id = message_frame(envelope, 0);
+    bool is_welcome = has_come_in(back, body, now_ms);
     struct worker *worker =
-        envelope->count == 2 ? find_worker(back, zmq_msg_data(id), zmq_msg_size(id)) : NULL;
+        is_welcome && envelope->count == 2 ? find_worker(back, zmq_msg_data(id), zmq_msg_size(id)) : NULL;
     struct flight *flight =
         worker ? flights_find(&back->flights, &worker->lane, message_frame(envelope, 1)) : NULL;
     if (!flight) {
@@ -431,23 +456,28 @@ static void take_reply(struct back *back, const struct message *envelope, struct
     backoff_reset(&worker->backoff);
 }
 
+static bool is_users(const struct worker *worker, const char *user_id)
+{
+    return !worker->user_id || strcmp(worker->user_id, user_id) == 0;
+}
+
 static void take_heartbeat(struct back *back, const struct message *body, int64_t now_ms)
 {
     char id[WORKER_ID_BYTES];
     bool is_worker;
-    const char *user;
-    if (ports_check(back->around, back->around->back_door, message_frame(body, 0), now_ms, &user) !=
-        DOOR_OPEN)
+    if (!has_come_in(back, body, now_ms))
         return;
-    if (!payload_heartbeat(body, id, &is_worker)) {
+    const char *user_id = asks_names(back) ? zmq_msg_gets(message_frame(body, 0), "User-Id") : NULL;
+    struct worker *worker = NULL;
+    if (!payload_heartbeat(body, id, &is_worker) ||
+        ((worker = find_worker(back, id, strlen(id))) && !is_users(worker, user_id))) {
         back->around->ledger->stray++;
         return;
     }
     back->around->ledger->heartbeats++;
-    struct worker *worker = is_worker ? find_worker(back, id, strlen(id)) : NULL;
     if (is_worker && !worker)
-        worker = add_worker(back, id);
-    if (!worker)
+        worker = add_worker(back, id, user_id);
+    if (!is_worker || !worker)
         return;
     worker->heard_ms = now_ms;
     if (back->ports.items[worker->port].link.state == LINK_UP)
@@ -487,16 +517,31 @@ static void tick_port(struct back *back, uint32_t index, int64_t now_ms)
     }
 }
 
-static void remove_dead(struct back *back, uint32_t index, int64_t now_ms)
+static void remove_worker(struct back *back, uint32_t index, const struct flight *overdue, int64_t now_ms)
 {
     struct worker *worker = back->workers[index];
     tell(back, worker, EVENT_WARNING, "worker-lost");
     if (worker->lane.count > 0)
-        cut(back, worker, head_of(worker), now_ms);
+        cut(back, worker, overdue, now_ms);
     unpark_all(back, worker);
-    free(worker);
+    free_worker(worker);
     back->workers[index] = back->workers[--back->count];
     back->is_full = false;
+}
+
+/* Workers of users who are not welcome any more lose their connections, and what is on them is lost. */
+static void review(struct back *back, int64_t now_ms)
+{
+    for (uint32_t i = back->count; i-- > 0;) {
+        const char *user;
+        const struct worker *worker = back->workers[i];
+        if (!worker->user_id ||
+            back->around->runtime->doorman->check(back->around->back_door, worker->user_id, NULL, now_ms,
+                                                  &user) != DOOR_DENIED)
+            continue;
+        guard_cut(back->around->chain, worker->id, strlen(worker->id));
+        remove_worker(back, i, NULL, now_ms);
+    }
 }
 
 static void workers_tick(struct back *back, uint64_t waiting, int64_t now_ms)
@@ -504,8 +549,8 @@ static void workers_tick(struct back *back, uint64_t waiting, int64_t now_ms)
     static const struct wire_limits heartbeat_limits = {HEARTBEAT_BYTES_MAX, HEARTBEAT_FRAMES_MAX};
     (void)waiting;
     back->ticked_ms = now_ms;
-    if (back->around->back_door)
-        back->around->runtime->doorman->refresh(back->around->back_door);
+    if (back->around->back_door && back->around->runtime->doorman->refresh(back->around->back_door))
+        review(back, now_ms);
     ports_tick(&back->heartbeats, now_ms);
     read_port(back, back->heartbeats.items, &heartbeat_limits, HEARTBEATS_PER_TURN, true, now_ms);
     for (uint32_t i = 0; i < back->ports.count; i++)
@@ -514,7 +559,7 @@ static void workers_tick(struct back *back, uint64_t waiting, int64_t now_ms)
         check_deadlines(back, back->workers[i], now_ms);
         tick_parked(back, back->workers[i], now_ms);
         if (now_ms >= dead_ms(back, back->workers[i]))
-            remove_dead(back, i, now_ms);
+            remove_worker(back, i, head_of(back->workers[i]), now_ms);
     }
 }
 

@@ -367,6 +367,7 @@ static void start_step(struct daemon *daemon, struct reload *reload, struct step
         chain_change(step->chain, &step->change);
         return;
     default:
+        chain_ping(step->chain); /* it looks who may still be connected */
         result->unchanged++;
     }
 }

@@ -314,11 +314,13 @@ def test_a_subscriber_whose_user_is_removed_gets_nothing_more(net, users, auth):
     anna, bert = (net.subscriber(samples, **login).wait_joined(lambda: caller.call(b"probe")) for login in logins)
     while anna.poll(0.05):
         pass
+    ended = anna.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
     if auth == "plain":
         users.delete("anna")
     else:
         keys.write_text((net.scratch / "bert.pub").read_text())
     reload_users(proxyd)
+    assert ended.poll(5000 * FACTOR), "nobody had to publish for that"
     for number in range(20):
         assert caller.call(b"%d" % number) == [b"accepted"]
     assert bert.take(20) == [[b"%d" % number] for number in range(20)]

@@ -14,7 +14,8 @@ import uuid
 import pytest
 import zmq
 
-from harness import FACTOR, PROXYCTL, eventually, holds, set_parent_death_signal
+from harness import FACTOR, PROXYCTL, Users, eventually, holds, set_parent_death_signal
+from peers import plain
 
 QUICK = {"interval": "100ms", "timeout": "400ms", "max_missed": 3}
 
@@ -409,6 +410,32 @@ def test_workers_need_the_password_where_there_is_one(net, workers):
     eventually(lambda: len(proxyd.events("auth", user="other")) >= 2, what="refusals at both sockets")
     assert [row["id"] for row in live(proxyd, chain, 1)] == ["w1_s"]
     assert ask(net.caller(chain), 1)[1]["node"] == "w1"
+
+
+def test_a_worker_whose_user_is_removed_works_no_more(net, workers):
+    """What it holds is lost, or answered by another one; nobody else says that it lives."""
+    users = Users(net.scratch, anna="secret of anna", bert="secret of bert")
+    chain = workers.chain(backend={"auth": "plain", "retries": 1, "timeout": "20s"}, workers={"timeout": "20s"})
+    proxyd = net.proxyd(chain, daemon={"users": str(users.path)})
+    first = workers.add(chain, "w1", Worker.swallow, options=plain("anna"))
+    live(proxyd, chain, 1)
+    caller = net.caller(chain)
+    caller.send(b"MESSAGE", b"1")
+    eventually(lambda: first.log)
+    bert = net.context.socket(zmq.DEALER)
+    for option, value in plain("bert").items():
+        setattr(bert, option, value)
+    bert.connect(chain.conf["backend"]["workers"]["heartbeat"].lstrip("@"))
+    bert.send_multipart([b"", b"heartbeat", first.heartbeat()])
+    proxyd.wait_for(chain, stray=1)
+    users.delete("anna")
+    assert proxyd.control("reload")["unchanged"] == 1
+    live(proxyd, chain, 0)
+    workers.add(chain, "w2", options=plain("bert"))
+    assert json.loads(caller.receive()[1])["node"] == "w2"
+    first.do(lambda: first.reply(first.log[0], b"2"))
+    assert [ask(caller, n)[1]["node"] for n in range(5)] == ["w2"] * 5
+    bert.close(linger=0)
 
 
 def test_a_crowd_of_names_is_bounded(net, workers):
