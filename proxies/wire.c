@@ -71,7 +71,8 @@ static bool judge_frame(struct reading *reading, zmq_msg_t *frame, uint64_t byte
         reading->is_unanswerable = true;
         cut_connection(frame);
     }
-    return reading->envelope && !reading->is_unanswerable; /* read on, keeping nothing but the way back */
+    /* Read on, keeping what an answer needs: the way back, and the frame that says what was asked. */
+    return !reading->is_unanswerable && (reading->envelope || reading->body->count == 0);
 }
 
 /* Takes the next frame; false when there is none. */
@@ -115,10 +116,10 @@ enum wire_received wire_receive(struct socket *socket, const struct wire_limits 
     } while (has_more);
     if (reading.is_unanswerable && envelope)
         message_close(envelope);
-    if (reading.is_short || reading.is_over) {
+    if (reading.is_short || reading.is_unanswerable)
         message_close(body);
+    if (reading.is_short || reading.is_over)
         return reading.is_over ? WIRE_TOO_LARGE : WIRE_SHORT;
-    }
     if (envelope && (reading.envelope || body->count == 0))
         return WIRE_MALFORMED;
     return WIRE_MESSAGE;

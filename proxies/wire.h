@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Up to max_bytes and max_frames a message is taken. Up to WIRE_MERCY times as much it is thrown away but its
- * envelope kept, so that the caller can be told; beyond, its connection is cut. 0 = no limit. */
+ * envelope and first frame kept, so that the caller can be told; beyond, its connection is cut. 0 = no limit. */
 struct wire_limits {
     int64_t max_bytes;  /* of all frames but the routing id */
     int64_t max_frames; /* of the body, and of the address */
@@ -30,7 +30,7 @@ struct wire_limits {
 enum wire_received {
     WIRE_NONE,      /* nothing to read now */
     WIRE_MESSAGE,   /* a whole message */
-    WIRE_TOO_LARGE, /* over a limit: `body` is empty; `envelope` is too when the connection was cut */
+    WIRE_TOO_LARGE, /* over a limit: `body` is not whole; both are empty when the connection was cut */
     WIRE_MALFORMED, /* an envelope was expected, and there is no delimiter or no body */
     WIRE_SHORT      /* memory is short: the message is lost; `body` is empty, and `envelope` may be */
 };

@@ -77,7 +77,7 @@ def test_its_client_hears_why_a_call_failed(net, users):
     proxyd.wait_for(calls, state="up")
     message = create_message("message", {"content": 1})
     assert pipeline.call(*message) == [b"message", b'{"error":"timeout","code":504}']
-    assert parse_message(pipeline.call(b"message", bytes(2000))) == ("proxyd", {"error": "too-large", "code": 413})
+    assert parse_message(pipeline.call(b"message", bytes(2000))) == ("message", {"error": "too-large", "code": 413})
     proxyd.control("pause", calls.name)
     proxyd.wait_for(calls, state="paused")
     waiting = pipeline.send(*message)

@@ -122,7 +122,7 @@ static void no_delimiter_or_no_body_is_malformed(void **state)
     message_close(&body);
 }
 
-static void a_message_at_the_limit_passes_and_one_over_it_keeps_only_its_envelope(void **state)
+static void a_message_at_the_limit_passes_and_one_over_it_keeps_what_an_answer_needs(void **state)
 {
     struct pair *pair = *state;
     struct message envelope = {0}, body = {0};
@@ -137,8 +137,16 @@ static void a_message_at_the_limit_passes_and_one_over_it_keeps_only_its_envelop
     send_words(&pair->dealer, words);
     assert_int_equal(wire_receive(&pair->router, &limits, &envelope, &body), WIRE_TOO_LARGE);
     assert_int_equal(envelope.count, 1);
-    assert_int_equal(body.count, 0);
+    assert_int_equal(body.count, 1);
     message_close(&envelope);
+    message_close(&body);
+    memset(words + 102, 'x', 100);
+    words[202] = '\0';
+    send_words(&pair->dealer, words);
+    assert_int_equal(wire_receive(&pair->router, &limits, &envelope, &body), WIRE_TOO_LARGE);
+    assert_int_equal(zmq_msg_size(message_frame(&body, 0)), 200);
+    message_close(&envelope);
+    message_close(&body);
     send_words(&pair->dealer, "- 1 2 3 4 5 6 7 8");
     assert_int_equal(wire_receive(&pair->router, &limits, &envelope, &body), WIRE_MESSAGE);
     message_close(&envelope);
@@ -146,6 +154,7 @@ static void a_message_at_the_limit_passes_and_one_over_it_keeps_only_its_envelop
     send_words(&pair->dealer, "- 1 2 3 4 5 6 7 8 9");
     assert_int_equal(wire_receive(&pair->router, &limits, &envelope, &body), WIRE_TOO_LARGE);
     message_close(&envelope);
+    message_close(&body);
 }
 
 static void far_beyond_the_limit_there_is_no_way_back(void **state)
@@ -197,7 +206,7 @@ int main(void)
         WIRE_TEST(envelopes_of_any_depth_come_apart_and_together),
         WIRE_TEST(a_copied_body_stays_what_it_was),
         WIRE_TEST(no_delimiter_or_no_body_is_malformed),
-        WIRE_TEST(a_message_at_the_limit_passes_and_one_over_it_keeps_only_its_envelope),
+        WIRE_TEST(a_message_at_the_limit_passes_and_one_over_it_keeps_what_an_answer_needs),
         WIRE_TEST(far_beyond_the_limit_there_is_no_way_back),
         WIRE_TEST(a_peer_without_room_or_gone_is_told_apart),
     };
