@@ -114,6 +114,7 @@ void upstream_close(struct upstream *upstream)
 static void end_flights(struct upstream *upstream, struct connection *connection,
                         const struct flight *overdue, int64_t now_ms)
 {
+    upstream->is_suspect |= connection->lane.count > 0;
     upstream->inflight -= lane_abandon(upstream->flights, &connection->lane, overdue, now_ms);
     connection->peer = initial_peer(upstream);
     connection->is_blocked = false;
@@ -179,6 +180,7 @@ static bool read_reply(struct upstream *upstream, struct connection *connection,
     lane_answer(upstream->flights, flight, &body, now_ms);
     note_room(upstream, connection);
     upstream->inflight--;
+    upstream->is_suspect = false;
     backoff_reset(&upstream->backoff);
     return true;
 }
@@ -242,10 +244,11 @@ static bool has_envelope_peer(const struct upstream *upstream)
     return false;
 }
 
-/* How many requests may be in flight now. One is a probe: after a failure, until one was answered. */
+/* How many requests may be in flight now. Only who left requests unanswered is probed with one: for who could
+ * not be reached the handshake was the proof. */
 static uint32_t window_now(const struct upstream *upstream)
 {
-    if (upstream->backoff.failures > 0)
+    if (upstream->is_suspect)
         return 1;
     if (upstream->is_careful && first_connection(upstream)->peer == PEER_UNKNOWN)
         return 1;
@@ -269,7 +272,8 @@ static void fit_connections(struct upstream *upstream, uint64_t waiting)
         else
             idle++;
     }
-    if (needs_one)
+    bool is_unreachable = upstream->backoff.failures > 0 && !upstream_is_connected(upstream);
+    if (needs_one || is_unreachable)
         return;
     char err[256];
     while (idle < waiting && upstream->connection_count < window_now(upstream) &&

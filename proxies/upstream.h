@@ -29,6 +29,7 @@ struct upstream {
     struct list connections; /* at least one; the first tells the cause when none is up */
     struct list with_room;   /* of them: those whose peers may get another request, once they are up */
     uint32_t connection_count, inflight;
+    bool is_suspect; /* requests went unanswered: one in flight, a probe, until one is answered */
     bool is_careful; /* one in flight until the peer's type is known: nothing may overtake */
     bool was_up;     /* as of the last event, like last_cause */
     const char *last_cause;

@@ -8,7 +8,7 @@ import zmq
 import zmq.auth.thread
 
 from harness import FACTOR, SANITIZED, eventually
-from peers import error_of, outcomes
+from peers import error_of, outcomes, swallow
 from zmtp import demand_plain, refuse_with_error, reset_at_once, stay_silent
 
 QUICK = {"backoff": "20ms", "backoff_max": "200ms"}
@@ -160,6 +160,17 @@ def test_requests_before_and_between_outages_all_work_again(net):
     for number in range(100):
         assert caller.call(b"%d" % number) == [b"%d" % number]
     assert b"doomed" not in upstream.bodies
+
+
+@pytest.mark.parametrize("window", [1, 16])
+def test_a_slow_server_that_came_up_late_still_works_on_a_window_of_requests(net, window):
+    calls = net.chain("rep-req", to=net.endpoint(), backend={"window": window, **QUICK})
+    proxyd = net.proxyd(calls)
+    eventually(lambda: upstream_of(proxyd, calls)["cause"] == "refused")
+    net.pipeline(calls).send_each([b"%d" % n for n in range(20)])
+    proxyd.wait_for(calls, queued=20)
+    net.router(swallow, endpoint=calls.to[0])
+    proxyd.wait_for(calls, inflight=window, queued=20 - window)
 
 
 def test_trying_again_is_no_storm(net):
