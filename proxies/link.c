@@ -11,13 +11,19 @@
 /* Longer than libzmq's own limits, for the failures of which it says nothing. */
 enum { ATTEMPT_MS = SOCKET_HANDSHAKE_MS + 500 };
 
-static const char *cause_of(enum watch_end end)
+static const char mismatch[] = "mechanism-mismatch";
+
+/* A peer that hangs up in the handshake does not say why. Where the mechanisms differ both ends find that, and
+ * it is chance who hangs up first: what was known already holds. */
+static const char *cause_of(const struct link *link, enum watch_end end)
 {
     switch (end) {
+    case WATCH_LOST:
+        return link->cause == mismatch ? mismatch : "refused";
     case WATCH_DENIED:
         return "auth-denied";
     case WATCH_MISMATCH:
-        return "mechanism-mismatch";
+        return mismatch;
     case WATCH_SILENT:
         return "silent";
     case WATCH_UNTRUSTED:
@@ -197,7 +203,7 @@ static enum link_event tick_connected(struct link *link, int64_t now_ms)
     struct watch_facts facts =
         link->websocket ? websocket_facts(link->websocket) : watch_facts(link->watch);
     if (facts.end != WATCH_OPEN && link->state == LINK_CONNECTING && facts.handshakes == 0)
-        return did_not_connect(link, cause_of(facts.end), now_ms);
+        return did_not_connect(link, cause_of(link, facts.end), now_ms);
     if (link->state == LINK_CONNECTING && facts.handshakes > 0)
         return came_up(link);
     if (facts.end != WATCH_OPEN && !link->is_ending) {

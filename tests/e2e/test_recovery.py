@@ -7,7 +7,7 @@ import pytest
 import zmq
 import zmq.auth.thread
 
-from harness import FACTOR, SANITIZED, eventually
+from harness import FACTOR, SANITIZED, eventually, holds
 from peers import error_of, outcomes, swallow
 from zmtp import demand_plain, refuse_with_error, reset_at_once, stay_silent
 
@@ -122,6 +122,17 @@ def test_credentials_that_become_right_are_enough(net):
         server.close(linger=0)
         guard.stop()
         context.destroy(linger=0)
+
+
+def test_a_difference_of_mechanisms_is_not_taken_for_a_refusal_in_between(net):
+    """Both ends find it, and now this one, now that one hangs up first."""
+    with zmq.Context() as context, context.socket(zmq.REP) as server:
+        server.linger, server.plain_server, endpoint = 0, True, net.endpoint()
+        server.bind(endpoint)
+        calls = net.chain("rep-req", to=endpoint, backend={"backoff": "1ms", "backoff_max": "20ms"})
+        proxyd = net.proxyd(calls)
+        eventually(lambda: upstream_of(proxyd, calls)["cause"] == "mechanism-mismatch")
+        holds(lambda: upstream_of(proxyd, calls)["cause"] == "mechanism-mismatch", 0.5)
 
 
 @pytest.mark.parametrize("balance", ["round-robin", "least-pending", "failover"])
