@@ -358,9 +358,9 @@ static void load_texts(struct loader *loader, const struct config_key *key, cons
         preset ? count == 1 && strcmp(config_setting_get_string_elem(setting, 0), preset) == 0 : count == 0;
     if (key->later && !is_preset)
         not_available(loader, key, setting);
-    else if (!key->later && count == 0)
+    else if (preset && count == 0)
         key_problem(loader, line_of(setting), key, " is empty");
-    else if (key->offset != CONFIG_NOWHERE)
+    else if (count > 0 && key->offset != CONFIG_NOWHERE)
         store_texts(loader, key, base, setting, NULL);
 }
 
@@ -468,9 +468,9 @@ static void load_endpoints(struct loader *loader, const struct config_key *key,
     int count = config_setting_length(setting);
     if (key->later && count > 0)
         not_available(loader, key, setting);
-    else if (!key->later && count == 0)
+    else if (key->is_required && count == 0)
         key_problem(loader, line_of(setting), key, " is empty");
-    if (key->offset == CONFIG_NOWHERE)
+    if (key->offset == CONFIG_NOWHERE || count == 0)
         return;
     struct endpoint_list *endpoints = field_of(key, base);
     endpoints->items = keep_items(loader, (size_t)count, sizeof(*endpoints->items));

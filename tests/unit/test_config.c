@@ -794,6 +794,10 @@ static void endpoints_must_be_usable(void **state)
            "c:1: chain \"a\": frontend.endpoints: endpoint \"ipc://no/x\": no: No such file or directory\n"
            "c:1: chain \"a\": frontend.endpoints: endpoint \"ipc://c/x\": c: Not a directory\n");
     refuse_front("sub-pub", "subscribe = [ ];", "frontend.subscribe is empty");
+    expect("chains = ( { name = \"a\"; kind = \"buffered-rep-req\"; backend = { endpoints = [ \"tcp://h:1\" ]; };"
+           " frontend = { endpoints = [ \"tcp://*:1\" ]; allow = [ ]; deny = [ ]; tickets = [ ]; };"
+           " queue = { store = \"memory\"; }; } );",
+           "");
 }
 
 static void control_must_be_private(void **state)
