@@ -327,6 +327,7 @@ bool queue_revive(struct queue *queue, struct queue_item *item)
     item->place = QUEUE_RETRYING;
     item->retry_ms = INT64_MIN;
     item->attempts = 0;
+    item->was_sent = true; /* it failed: the outcome of an earlier attempt is unknown */
     heap_add(queue, item);
     now_idle(queue, item);
     return true;

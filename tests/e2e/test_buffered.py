@@ -131,7 +131,7 @@ def test_a_poisoned_message_becomes_one_dead_letter_and_takes_no_other_with_it(n
     assert ctl_json(proxyd, "dead", "calls", "list")["messages"][0]["id"] == letter["id"]
     upstream.is_cured = True
     assert ctl(proxyd, "dead", "calls", "retry", letter["id"]) == "queued again: 1 of 1\n"
-    proxyd.wait_for(calls, delivered=1, dead=0, accepted=1)
+    proxyd.wait_for(calls, delivered=1, dead=0, accepted=1, redelivered=1)
     assert sorted(set(upstream.bodies), key=int) == numbered(100) and upstream.bodies[-1] == b"37"
 
 
