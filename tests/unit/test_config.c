@@ -496,6 +496,9 @@ static void durations_and_sizes_need_their_unit(void **state)
             "backend.timeout must be a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", "
             "\"7d\"");
     }
+    refuse_rest("sub-req", "queue = { sync = \"never\"; };",
+                "queue.sync must be a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", \"7d\", or "
+                "\"always\"");
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         char front[100];
         snprintf(front, sizeof(front), "max_message = %s;", sizes[i]);
