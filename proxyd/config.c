@@ -779,6 +779,9 @@ static void check_tls(struct loader *loader, enum config_section section, const 
              (access(credentials->tls_ca_file, R_OK) != 0 || stat(credentials->tls_ca_file, &found) != 0))
         problem(loader, line_of(ca_file), "%stls_ca_file: %s: %s", prefix, credentials->tls_ca_file,
                 strerror(errno));
+    else if (ca_file && !S_ISREG(found.st_mode))
+        problem(loader, line_of(ca_file), "%stls_ca_file: %s: is not a regular file", prefix,
+                credentials->tls_ca_file);
     else if (ca_file)
         credentials->tls_ca_changed_ns = found.st_ctim.tv_sec * INT64_C(1000000000) + found.st_ctim.tv_nsec;
 }

@@ -395,6 +395,7 @@ def test_configuration_is_checked(net):
             ("ws-pub", there, here, "frontend.subscribe is missing"),
             ("rep-req", here, there + 'tls_ca_file = "/x";', "tls_ca_file has no wss:// endpoint beside it"),
             ("rep-req", here, there.replace("ws:", "wss:") + 'tls_ca_file = "/x";', "/x: No such file"),
+            ("rep-req", here, there.replace("ws:", "wss:") + 'tls_ca_file = "/dev/zero";', "/dev/zero: is not a regular file"),
             ("rep-req", here, there.replace("ws:", "@ws:"), "a WebSocket is connected to, and never bound"),
             ("rep-req", here, there.replace("h/", "u:p@h/"), "a user name is written as username"),
             ("rep-req", here, there.replace("h/", "h:x/"), "the port must be a number")):
