@@ -93,6 +93,20 @@ static int make_message(const struct tryout *tryout, struct message *message)
     return 0;
 }
 
+/* Waits for whoever is to be called, who may have been started only a moment ago. */
+static enum peer_result await_called(struct peer *peer, int64_t deadline_ms)
+{
+    bool was_refused = false;
+    for (;;) {
+        enum peer_result result = peer_await(peer, deadline_ms);
+        if (result == PEER_TIMED_OUT && was_refused)
+            return PEER_FAILED;
+        was_refused = result == PEER_FAILED && strcmp(peer_cause(peer), "refused") == 0;
+        if (!was_refused)
+            return result;
+    }
+}
+
 int tryout_call(const struct tryout *tryout)
 {
     struct message request, reply;
@@ -103,7 +117,7 @@ int tryout_call(const struct tryout *tryout)
 
     int64_t deadline_ms = deadline_of(tryout);
     const char *missing = "no connection";
-    enum peer_result result = peer_await(peer, deadline_ms);
+    enum peer_result result = await_called(peer, deadline_ms);
     if (result == PEER_OK) {
         missing = "no answer";
         result = peer_send(peer, &request, deadline_ms);

@@ -15,7 +15,7 @@ import time
 import pytest
 import zmq
 
-from harness import FACTOR, PROXYCTL, eventually, set_parent_death_signal
+from harness import FACTOR, PROXYCTL, eventually, holds, set_parent_death_signal
 from peers import error_of, swallow
 
 LEDGER = ["accepted", "delivered", "failed", "dropped", "expired", "dead", "queued", "inflight"]
@@ -494,8 +494,16 @@ def test_call_sends_frames_that_begin_with_a_dash(net):
     assert run("call", server.endpoint, "--", "-x", "--json").stdout == "-x\n--json\n"
 
 
+def test_call_waits_for_a_server_that_is_only_just_starting(net):
+    endpoint = net.endpoint()
+    call = subprocess.Popen([PROXYCTL, "call", endpoint, "hello"], stdout=subprocess.PIPE, text=True)
+    holds(lambda: call.poll() is None, 0.3)
+    net.rep(endpoint=endpoint)
+    assert call.communicate(timeout=5 * FACTOR) == ("hello\n", None)
+
+
 def test_call_says_why_there_is_no_answer(net):
-    for endpoint, timeout, reason in ((net.endpoint(), "5s", "refused"),
+    for endpoint, timeout, reason in ((net.endpoint(), "200ms", "refused"),
                                       (net.rep(swallow).endpoint, "200ms", "no answer within 200 ms"),
                                       ("tcp://no-such-host.invalid:1", "5s", "unresolved")):
         result = run("call", "--timeout", timeout, endpoint, "x")
