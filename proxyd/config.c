@@ -154,8 +154,8 @@ static const char *const wanted[] = {
 
 static void wrong_type(struct loader *loader, const struct config_key *key, const config_setting_t *setting)
 {
-    bool has_word = key->type == CONFIG_DURATION && strcmp(key->fallback, "always") == 0;
-    key_problem(loader, line_of(setting), key, " must be %s%s", wanted[key->type], has_word ? ", or \"always\"" : "");
+    key_problem(loader, line_of(setting), key, " must be %s%s", wanted[key->type],
+                config_key_has_always(key) ? ", or \"always\"" : "");
 }
 
 static bool is_integer(const config_setting_t *setting)

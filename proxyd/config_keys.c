@@ -237,14 +237,19 @@ bool config_has_word(const char *words, const char *word)
     return word_index(words, word) >= 0;
 }
 
+bool config_key_has_always(const struct config_key *key)
+{
+    return key->type == CONFIG_DURATION && key->fallback && strcmp(key->fallback, "always") == 0;
+}
+
 bool config_key_number(const struct config_key *key, const char *text, int64_t *number)
 {
     if (key->type == CONFIG_WORD) {
         *number = word_index(key->words, text);
         return *number >= 0;
     }
-    if (key->fallback && strcmp(text, key->fallback) == 0 && strcmp(text, "always") == 0) {
-        *number = 0; /* sync without an interval */
+    if (config_key_has_always(key) && strcmp(text, "always") == 0) {
+        *number = 0;
         return true;
     }
     return parse_units(text, units_of(key), number);
@@ -257,6 +262,10 @@ void config_key_text(const struct config_key *key, int64_t number, char *out, si
         for (; number > 0; number--)
             word += strcspn(word, " ") + 1;
         snprintf(out, size, "%.*s", (int)strcspn(word, " "), word);
+        return;
+    }
+    if (number == 0 && config_key_has_always(key)) {
+        snprintf(out, size, "always");
         return;
     }
     const struct unit *unit = units_of(key);

@@ -92,6 +92,9 @@ const char *config_kinds_text(unsigned kinds);
 /* The default of `key` in a chain of these kinds (one bit, or 0) and that dialect (may be NULL). */
 const char *config_key_default(const struct config_key *key, unsigned kind, const char *dialect);
 
+/* Whether "always" is how 0 is written: sync without an interval. */
+bool config_key_has_always(const struct config_key *key);
+
 /* Reads a value of a numeric type or CONFIG_WORD: "250ms", "64MiB", "16", "drop-oldest"; durations in ms,
  * sizes in bytes, words as their index. False when it is not written like that or too large to be held. */
 bool config_key_number(const struct config_key *key, const char *text, int64_t *number);

@@ -947,6 +947,8 @@ static void numbers_are_written_as_a_user_would(void **state)
     expect_text("max_messages", 10000, "10000");
     expect_text("when_full", QUEUE_REJECT, "reject");
     expect_text("when_full", QUEUE_BLOCK, "block");
+    expect_text("sync", 0, "always");
+    expect_text("sync", 100, "100ms");
 }
 
 static void corpus_holds(void **state)
