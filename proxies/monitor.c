@@ -7,6 +7,7 @@
 
 #include "buffer/list.h"
 #include "proxies/poller.h"
+#include "proxies/socket.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -37,8 +38,9 @@ struct watch {
     atomic_uint handshakes;
     atomic_uint connections;
     atomic_int end;
-    int failure;         /* the thread's own: an enum watch_end seen in the handshake now under way */
-    unsigned unfinished; /* the thread's own: accepted, handshake not finished */
+    int failure;          /* the thread's own: an enum watch_end seen in the handshake now under way */
+    unsigned unfinished;  /* the thread's own: accepted, handshake not finished */
+    int64_t connected_ms; /* the thread's own: when we last connected */
 };
 
 struct monitor {
@@ -77,19 +79,31 @@ static int receive_event(void *events, uint16_t *event, uint32_t *value)
     return size == sizeof head ? 0 : -1;
 }
 
-static enum watch_end handshake_failure(uint16_t event, uint32_t value)
+static int64_t clock_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* When libzmq's own time for a handshake is up it gives as the reason whatever any connection's last error was. */
+static enum watch_end handshake_failure(const struct watch *watch, uint16_t event, uint32_t value)
 {
     if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
         return WATCH_DENIED;
     if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
         return WATCH_MISMATCH;
-    return value == EAGAIN || value == ETIMEDOUT ? WATCH_SILENT : WATCH_LOST;
+    bool was_long = clock_ms() - watch->connected_ms >= SOCKET_HANDSHAKE_MS * 9 / 10;
+    return was_long || value == EAGAIN || value == ETIMEDOUT ? WATCH_SILENT : WATCH_LOST;
 }
 
 static void note_event(struct watch *watch, uint16_t event, uint32_t value)
 {
     switch (event) {
     case ZMQ_EVENT_CONNECTED:
+        watch->connected_ms = clock_ms();
+        watch->unfinished++;
+        return;
     case ZMQ_EVENT_ACCEPTED:
         watch->unfinished++;
         return;
@@ -102,7 +116,7 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
     case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
     case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
     case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
-        watch->failure = handshake_failure(event, value);
+        watch->failure = handshake_failure(watch, event, value);
         return;            /* a disconnect follows */
     case ZMQ_EVENT_CLOSED: /* a connect that came to nothing; or our own listener, which nobody asks about */
         atomic_store(&watch->end, WATCH_REFUSED);
@@ -122,13 +136,6 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
         return;
     }
     waker_wake(watch->waker);
-}
-
-static int64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 /* glibc keeps what lies between blocks in use until it is asked. Here, since it takes a while for a crowd's. Returns

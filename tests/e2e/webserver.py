@@ -122,10 +122,10 @@ class WebServer:
         self._loop.call_later(seconds, action)
 
     def notify(self, method, params):
-        """To everybody who is connected."""
+        """To everybody who is connected, and stays so."""
         async def send_all():
             for peer in list(self.peers):
-                await peer.send(json.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
+                await self._send(peer, json.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
         self.do(send_all())
 
     def stop(self):
