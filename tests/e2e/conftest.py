@@ -14,12 +14,16 @@ import webserver
 import zmtp
 
 
+BLOCKED_MS = int(30000 * harness.FACTOR)  # a call that waits for longer fails: no test hangs
+
+
 class Net:
     """Makes daemons and peers on free addresses."""
 
     def __init__(self):
         self.context = zmq.Context()
         self.context.max_sockets = 4000
+        self.context.sndtimeo = self.context.rcvtimeo = BLOCKED_MS
         self.scratch = Path(tempfile.mkdtemp(prefix="proxyd-e2e-"))
         self._daemons, self._peers = [], []
 

@@ -263,6 +263,14 @@ class Caller:
     def send(self, *frames):
         self.socket.send_multipart(frames)
 
+    def knock(self, *frames):
+        """Sends to a peer that will not let it in, or has not: libzmq forgets a connection that was refused, and
+        a socket without one blocks."""
+        try:
+            self.socket.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.Again:
+            pass
+
     def receive(self, seconds=5.0):
         """The answer's frames; fails on silence."""
         answer = self.poll(seconds * FACTOR)

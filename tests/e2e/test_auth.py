@@ -77,7 +77,7 @@ def test_a_wrong_password_is_denied_and_said(net, users, name, password):
     calls = protected(net)
     proxyd = start(net, calls, users=users)
     caller = net.caller(calls, **plain(name, password))
-    caller.send(b"never")
+    caller.knock(b"never")
     wait_verdict(proxyd, "denied")
     eventually(lambda: proxyd.events("auth", user=name, verdict="denied", chain="rep-req"))
     assert proxyd.chain(calls)["accepted"] == 0 and caller.poll(0.1) is None
@@ -87,7 +87,7 @@ def test_who_logs_in_anew_with_the_right_password_comes_in(net, users):
     """Late credentials: the user is made while the daemon runs."""
     calls = protected(net)
     proxyd = start(net, calls, users=users)
-    net.caller(calls, **plain("carl")).send(b"too early")
+    net.caller(calls, **plain("carl")).knock(b"too early")
     wait_verdict(proxyd, "denied")
     users.set("carl", "secret of carl")
     reload_users(proxyd)
@@ -98,7 +98,7 @@ def test_clients_without_credentials_get_nowhere(net, users):
     """(P38) NULL, ZMTP 1 and ZMTP 2 at an endpoint that wants a password."""
     calls = protected(net)
     proxyd = start(net, calls, users=users)
-    net.caller(calls).send(b"null")
+    net.caller(calls).knock(b"null")
     null = dial(calls.endpoint)
     null.write(greeting() + ready(b"REQ") + frame(b"", 1) + frame(b"hand-made"))
     zmtp1 = dial(calls.endpoint)  # no signature: an anonymous identity, then at once a message
@@ -161,7 +161,7 @@ def test_a_user_who_loses_rights_is_denied_at_the_next_message(net, users):
     assert carl.call(b"y") == [b"y"]
     assert net.caller(calls, **plain("bert", "another secret")).call(b"z") == [b"z"]
     denied = verdicts(proxyd).get("denied", 0)
-    net.caller(calls, **plain("anna")).send(b"z")
+    net.caller(calls, **plain("anna")).knock(b"z")
     wait_verdict(proxyd, "denied", denied + 1)
     assert proxyd.chain(calls)["failed"] == {"denied": 2}
 
@@ -257,7 +257,7 @@ def test_addresses_are_allowed_and_denied(net, users, auth):
         return net.caller(endpoint.replace("tcp://", f"tcp://{address}:0;"), **login)
     assert caller_from("127.9.9.1").call(b"x") == [b"x"]
     for number, address in enumerate(("127.9.9.66", "127.8.8.8"), 1):
-        caller_from(address).send(b"never")
+        caller_from(address).knock(b"never")
         wait_verdict(proxyd, "denied-address", number)
         eventually(lambda: proxyd.events("auth", address=address, verdict="denied-address"))
     assert proxyd.chain(calls)["accepted"] == 1
@@ -358,10 +358,10 @@ def test_curve_in_both_directions(net):
     proxyd = start(net, inner, outer)
     assert net.caller(outer, **curve(net, "caller", outer_key)).call(b"x") == [b"x"]
     eventually(lambda: proxyd.events("auth", user="outer", chain="inner", mechanism="curve", verdict="accepted"))
-    net.caller(outer, **curve(net, "stranger", outer_key)).send(b"never")
+    net.caller(outer, **curve(net, "stranger", outer_key)).knock(b"never")
     wait_verdict(proxyd, "denied")
-    net.caller(outer, **plain("anna")).send(b"never")
-    net.caller(outer).send(b"never")
+    net.caller(outer, **plain("anna")).knock(b"never")
+    net.caller(outer).knock(b"never")
     holds(lambda: proxyd.chain(outer)["accepted"] == 1, 0.2)
     keys = [path.read_text().strip() for path in net.scratch.glob("*.key")]
     assert len(keys) == 4 and not any(key in proxyd.log for key in keys)
@@ -416,7 +416,7 @@ def test_a_known_user_connects_while_200_attackers_try(net, users):
     assert steady.call(b"x") == [b"x"]
     attackers = [net.caller(calls, **plain("anna", f"guess {number}")) for number in range(200)]
     for attacker in attackers:
-        attacker.send(b"never")
+        attacker.knock(b"never")
     wait_verdict(proxyd, "denied", 5)
     for _ in range(5):
         began = time.monotonic()
@@ -436,7 +436,7 @@ def test_a_flood_of_denials_is_a_few_lines_and_a_count(net):
     for count in (100, 101):
         address = f"127.9.9.{count}"
         for _ in range(count - verdicts(proxyd).get("denied-address", 0)):
-            net.caller(endpoint.replace("tcp://", f"tcp://{address}:0;")).send(b"never")
+            net.caller(endpoint.replace("tcp://", f"tcp://{address}:0;")).knock(b"never")
         wait_verdict(proxyd, "denied-address", count)
     proxyd.stop()
     lines = proxyd.events("auth", verdict="denied-address")
@@ -471,7 +471,7 @@ def test_a_password_is_found_nowhere(net, users):
     caller = net.caller(calls, **plain("anna", CANARY))
     assert caller.call(b"x")[0].startswith(b"accepted")
     wrong = net.caller(calls, **plain("bert", CANARY))
-    wrong.send(b"never")
+    wrong.knock(b"never")
     wait_verdict(proxyd, "denied")
     proxyd.wait_for(calls, delivered=1)
     shown = str(proxyd.control("status")) + str(proxyd.control("show", calls.name)) + proxyd.log

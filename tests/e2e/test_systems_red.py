@@ -74,7 +74,7 @@ def test_a_password_stands_in_front_of_it(net, users):
     assert json.loads(net.caller(door, **plain("anna")).call(request())[0])["status"] == 200
     (answer,) = net.caller(door, **plain("bert")).call(request(b'{"n":1}'))
     assert answer.startswith(error("denied", 403, b'{"n":1}'))
-    net.caller(door, **plain("anna", "wrong")).send(request(b"666"))
+    net.caller(door, **plain("anna", "wrong")).knock(request(b"666"))
     assert json.loads(net.caller(door, **plain("anna")).call(request(b"2"))[0])["id"] == 2
     assert not any(b"666" in body for body in server.bodies)
 
