@@ -688,11 +688,15 @@ static void user_changed_while_being_verified_must_come_again(void **state)
                                      TEXT(""), TEXT("PLAIN"), TEXT("alice"), TEXT("secret")};
     void *client = connect_to_handler(door);
     door->holds_malformed = true;
+    send_frames(client, good, 3); /* malformed: nothing is judged before both others are there */
+    sem_wait(&door->is_held);
     send_frames(client, good, 9);
-    send_frames(client, good, 3); /* malformed, and judged when the first has gone to the worker */
+    send_frames(client, good, 3); /* in the same turn, so the first is with the worker, or is back and not seen */
+    sem_post(&door->may_go);
     sem_wait(&door->is_held);
     users_slot_swap(door->users, make_users((const char *const[]){"alice", "changed", "-", NULL}));
     sem_post(&door->may_go);
+    assert_string_equal(receive_status(client, status), "400");
     assert_string_equal(receive_status(client, status), "400");
     assert_string_equal(receive_status(client, status), "300");
     assert_int_equal(last_audit(door).verdict, ZAP_NOT_READY);
