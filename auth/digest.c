@@ -1,28 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * BLAKE2b, under a key of this process or none; see digest.h.
+ * BLAKE2b by libsodium; see digest.h.
  */
 #include "auth/digest.h"
 
-#include <pthread.h>
-
-static uint8_t key[crypto_generichash_KEYBYTES];
-static pthread_once_t key_once = PTHREAD_ONCE_INIT;
-
-static void make_key(void)
+void digest_begin(struct digest *digest, const uint8_t key[DIGEST_KEY_BYTES])
 {
-    randombytes_buf(key, sizeof key);
-}
-
-void digest_begin(struct digest *digest)
-{
-    pthread_once(&key_once, make_key);
-    crypto_generichash_init(&digest->state, key, sizeof key, DIGEST_BYTES);
-}
-
-void digest_begin_lasting(struct digest *digest)
-{
-    crypto_generichash_init(&digest->state, NULL, 0, DIGEST_BYTES);
+    crypto_generichash_init(&digest->state, key, key ? DIGEST_KEY_BYTES : 0, DIGEST_BYTES);
 }
 
 void digest_add(struct digest *digest, const void *data, size_t size)

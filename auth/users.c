@@ -5,9 +5,10 @@
  */
 #include "auth/users.h"
 
+#include "auth/digest.h"
+
 #include <inttypes.h>
 #include <pthread.h>
-#include <sodium.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -125,13 +126,13 @@ bool users_chains_are_valid(const char *chains)
 
 static void set_fingerprint(struct user *user, const void *credential, size_t size)
 {
-    crypto_generichash_state state;
-    unsigned char digest[crypto_generichash_BYTES_MIN];
-    crypto_generichash_init(&state, NULL, 0, sizeof digest);
-    crypto_generichash_update(&state, (const unsigned char *)user->name, user->name_size + 1);
-    crypto_generichash_update(&state, credential, size);
-    crypto_generichash_final(&state, digest, sizeof digest);
-    memcpy(&user->fingerprint, digest, sizeof user->fingerprint);
+    struct digest digest;
+    uint8_t bytes[DIGEST_BYTES];
+    digest_begin(&digest, NULL);
+    digest_add(&digest, user->name, user->name_size);
+    digest_add(&digest, credential, size);
+    digest_end(&digest, bytes);
+    memcpy(&user->fingerprint, bytes, sizeof user->fingerprint);
 }
 
 /* The hash behind a name; `*rest` becomes the chains behind it, or NULL. False, told: it is none. */

@@ -7,6 +7,7 @@
 #include "auth/verify.h"
 
 #include "auth/clock.h"
+#include "auth/digest.h"
 #include "auth/limits.h"
 #include "auth/secret.h"
 
@@ -22,7 +23,6 @@
 #include <unistd.h>
 
 enum {
-    DIGEST_BYTES = 24,
     WAYS = 8, /* rows that one digest may be remembered in */
     MINUTE_MS = 60000,
     BRAKE_KEYS = 8192,
@@ -59,7 +59,7 @@ struct verify {
     bool is_stopping;
     int eventfd;
     int64_t patience_ms;
-    uint8_t key[crypto_generichash_KEYBYTES];
+    uint8_t key[DIGEST_KEY_BYTES];
     struct limits *by_address, *by_user;
     struct job_list told, quiet, running, unused;
     struct verify_job *jobs;
@@ -180,25 +180,18 @@ void verify_free(struct verify *verify)
 
 /* --- remembered credentials --- */
 
-static void digest_field(crypto_generichash_state *state, const void *data, size_t size)
-{
-    uint16_t length = (uint16_t)size;
-    crypto_generichash_update(state, (const uint8_t *)&length, sizeof length);
-    crypto_generichash_update(state, data, size);
-}
-
 /* `user` NULL: a stranger's digest, which no user's can equal. */
-static void make_digest(const struct verify *verify, uint8_t digest[static DIGEST_BYTES],
+static void make_digest(const struct verify *verify, uint8_t out[static DIGEST_BYTES],
                         const struct user *user, const char *name, size_t name_size, const char *password,
                         size_t password_size)
 {
-    crypto_generichash_state state;
-    crypto_generichash_init(&state, verify->key, sizeof verify->key, DIGEST_BYTES);
-    digest_field(&state, name, name_size);
-    digest_field(&state, password, password_size);
-    digest_field(&state, user ? &user->hash : NULL, user ? sizeof user->hash : 0);
-    crypto_generichash_final(&state, digest, DIGEST_BYTES);
-    secret_wipe(&state, sizeof state);
+    struct digest digest;
+    digest_begin(&digest, verify->key);
+    digest_add(&digest, name, name_size);
+    digest_add(&digest, password, password_size);
+    digest_add(&digest, user ? &user->hash : NULL, user ? sizeof user->hash : 0);
+    digest_end(&digest, out);
+    secret_wipe(&digest, sizeof digest);
 }
 
 /* The row of a digest, or the one longest unused of those that may hold it. */

@@ -463,7 +463,7 @@ static void on_store_event(void *context, enum store_event_kind kind, const char
 static void digest_message(uint64_t sender, const struct message *body, uint8_t digest[QUEUE_DIGEST_BYTES])
 {
     struct digest state;
-    digest_begin_lasting(&state);
+    digest_begin(&state, NULL);
     digest_add(&state, &sender, sizeof(sender));
     for (uint32_t i = 0; i < body->count; i++)
         digest_add(&state, zmq_msg_data(message_frame(body, i)), zmq_msg_size(message_frame(body, i)));

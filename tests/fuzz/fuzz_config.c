@@ -2,7 +2,7 @@
 /* links: proxies/dialect.c proxies/dialect_raw.c proxies/dialect_pyzmqrpc.c proxies/dialect_jsonrpc.c */
 /* links: proxies/dialect_red.c proxies/dialect_zmqframework.c proxies/dialect_json.c proxies/json_span.c */
 /* links: proxies/ledger.c buffer/message.c */
-/* links: auth/address.c auth/keygen.c auth/secret.c auth/users.c */
+/* links: auth/address.c auth/digest.c auth/keygen.c auth/secret.c auth/users.c */
 /* SPDX-License-Identifier: MIT
  *
  * Any bytes as a configuration: no crash, either a tree or problems that begin as they should, and nothing in

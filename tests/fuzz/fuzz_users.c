@@ -1,4 +1,4 @@
-/* links: auth/users.c auth/secret.c */
+/* links: auth/users.c auth/digest.c auth/secret.c */
 /* SPDX-License-Identifier: MIT
  *
  * Any bytes as a users file and as a keys file: no crash, and what was accepted can be found again.

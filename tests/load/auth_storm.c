@@ -1,4 +1,4 @@
-/* links: auth/zap.c auth/zap_frames.c auth/verify.c auth/users.c auth/limits.c auth/secret.c */
+/* links: auth/zap.c auth/zap_frames.c auth/verify.c auth/users.c auth/digest.c auth/limits.c auth/secret.c */
 /* links: auth/address.c */
 /* SPDX-License-Identifier: MIT
  *

@@ -1,5 +1,5 @@
 /* links: tests/fuzz/replay.c tests/fuzz/fuzz_users.c tests/fuzz/fuzz_zap_frames.c */
-/* links: auth/users.c auth/secret.c auth/zap_frames.c auth/address.c */
+/* links: auth/users.c auth/digest.c auth/secret.c auth/zap_frames.c auth/address.c */
 /* SPDX-License-Identifier: MIT
  *
  * The kept corpora of the fuzz targets of auth/, replayed.

@@ -1,4 +1,4 @@
-/* links: auth/users.c auth/secret.c */
+/* links: auth/users.c auth/digest.c auth/secret.c */
 /* SPDX-License-Identifier: MIT
  *
  * Users and keys files, good and bad; the decision for a message; trees that are swapped under readers.

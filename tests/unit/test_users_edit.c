@@ -1,4 +1,4 @@
-/* links: auth/users_edit.c auth/users.c auth/secret.c */
+/* links: auth/users_edit.c auth/users.c auth/digest.c auth/secret.c */
 /* SPDX-License-Identifier: MIT
  *
  * `proxyctl passwd` from inside: one line changes and nothing else does.

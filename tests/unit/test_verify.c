@@ -1,4 +1,4 @@
-/* links: auth/verify.c auth/users.c auth/limits.c auth/secret.c auth/address.c */
+/* links: auth/verify.c auth/users.c auth/digest.c auth/limits.c auth/secret.c auth/address.c */
 /* SPDX-License-Identifier: MIT
  *
  * The verifying workers, mostly driven by hand: what is hashed, what is remembered, who is told and who is slowed.

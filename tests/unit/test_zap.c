@@ -1,5 +1,5 @@
 /* links: auth/zap.c auth/zap_frames.c auth/verify.c auth/users.c auth/limits.c auth/secret.c */
-/* links: auth/address.c auth/keygen.c */
+/* links: auth/address.c auth/digest.c auth/keygen.c */
 /* SPDX-License-Identifier: MIT
  *
  * The ZAP thread between real sockets over loopback: NULL, PLAIN and CURVE, let in and kept out, with the
