@@ -60,6 +60,7 @@ struct users *users_parse(const char *path, const char *text, size_t size, enum 
 struct users *users_hold(struct users *users);
 void users_free(struct users *users);
 
+/* How many there are; users_any has them under the numbers below that. */
 size_t users_count(const struct users *users);
 
 /* The user of that name or that key, or NULL. */

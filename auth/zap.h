@@ -74,7 +74,7 @@ struct zap_conf {
 
 struct zap;
 
-/* Listens, and starts the ZAP thread and the one that hashes. Everybody hears 300 until policies are set.
+/* Listens, and starts the ZAP thread and those that hash. Everybody hears 300 until policies are set.
  * NULL with a reason in `err`. */
 struct zap *zap_open(const struct zap_conf *conf, char *err, size_t err_size);
 
@@ -82,7 +82,7 @@ struct zap *zap_open(const struct zap_conf *conf, char *err, size_t err_size);
  * outlive the zap or their last policy. Any thread. -1 when memory is short, and the old ones stay. */
 int zap_set_policies(struct zap *zap, const struct zap_policy *policies, size_t count);
 
-/* Adds up all attempts by verdict. Any thread. */
+/* How many attempts there were, by verdict. Any thread. */
 void zap_stats(const struct zap *zap, uint64_t totals[static ZAP_VERDICTS]);
 
 /* False when the thread has ended by itself; zap_failure then says why. Any thread. */

@@ -37,7 +37,7 @@ struct flight *flights_take(struct flights *flights, struct queue_item *item)
         flight->generation++;
     } else if (flights->touched < flights->capacity) {
         flight = &flights->slots[flights->touched++];
-        flight->generation = retry_random(); /* nobody can guess an id that is in use */
+        flight->generation = retry_random(); /* the processes before this one had others */
         list_init(&flight->link);
     }
     if (!flight)

@@ -57,7 +57,8 @@ void flights_return(struct flights *flights, struct flight *flight);
 /* The next flight that ended, now the caller's until flights_return; NULL when there is none. */
 struct flight *flights_next_ended(struct flights *flights);
 
-/* Appends the flight's id frame, which nobody can guess, to `envelope`. -1 when memory is short. */
+/* Appends the flight's id frame to `envelope`: an earlier flight, of this process or the ones before, had another. -1
+ * when memory is short. */
 int flights_write_id(const struct flights *flights, const struct flight *flight, struct message *envelope);
 
 /* The flight on `lane` that this frame is the id of; NULL when there is none. */

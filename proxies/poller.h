@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What a chain's loop sleeps on: epoll over the descriptors of its ZeroMQ sockets, and a waker by which other
- * threads (control, monitor, resolver, store) end that sleep.
+ * threads (control, monitor, resolver, WebSockets) end that sleep.
  */
 #ifndef PROXYD_PROXIES_POLLER_H
 #define PROXYD_PROXIES_POLLER_H

@@ -27,7 +27,8 @@ struct websockets *websockets_new(void *zmq_context);
 /* Ends the thread, if there is one. Every connection must be stopped. */
 void websockets_free(struct websockets *websockets);
 
-/* Whether libwebsockets is there and can be loaded; like websockets_need, for the main thread. -1 with a reason in `err` that names its package. */
+/* Whether libwebsockets is there and can be loaded. For the main thread, before any websockets_need of what it checks.
+ * -1 with a reason in `err` that names its package. */
 int websockets_check(char *err, size_t err_size);
 
 /* Loads libwebsockets and starts the thread, unless that is done. -1 with a reason in `err`. */

@@ -47,7 +47,7 @@ bool doors_are_kept(const struct doors *doors, const char **reason);
 /* True when they have shown a sign of life since the last call; asks for the next one. */
 bool doors_turn(struct doors *doors);
 
-/* Adds up all attempts to connect by verdict. */
+/* How many attempts to connect there were, by verdict; zeros where nobody is asked. */
 void doors_stats(const struct doors *doors, uint64_t totals[static ZAP_VERDICTS]);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The log; see log.h. Owns a ring of finished lines, what it knows of repeats, and the thread that writes. A caller holds the lock
- * for one memcpy; the thread writes without it, and only what poll(2) says stderr takes at once, because
+ * The log; see log.h. Owns a ring of finished lines, what it knows of repeats, and the thread that writes. A caller
+ * holds the lock for one memcpy; the thread writes without it, and only what poll(2) says stderr takes at once, because
  * stderr may be shared and must not be made non-blocking. Whole lines leave together, so that they stay
  * whole beside another process that writes to the same pipe.
  */

@@ -277,7 +277,7 @@ static void print_result(const struct settings *settings, enum command_id id, co
     }
 }
 
-/* The same for a command that is asked once. NULL after a complaint. */
+/* For a command that asks once: as `ask`, but NULL after a complaint. */
 static json_t *ask_once(void *endpoint, enum command_id id, json_t *params)
 {
     char err[16 * 1024];

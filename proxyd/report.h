@@ -33,9 +33,9 @@ struct reload_result {
     int64_t took_ms;
 };
 
-/* {"version", "uptime_ms", "chains": [...], "auth", "connections", "store"}: state, counters and upstreams of each chain, in the order
- * of the file. `auth` counts attempts to connect by verdict; it, `failed` and `dropped` hold what has occurred.
- * NULL when memory is short. */
+/* {"version", "uptime_ms", "chains": [...], "auth", "connections", "store"}: state, counters and upstreams of each
+ * chain, in the order of the file. `auth` counts attempts to connect by verdict; it, `failed` and `dropped` hold what
+ * has occurred. NULL when memory is short. */
 json_t *report_status(const struct report_scope *scope, int64_t now_ms);
 
 /* {"config", "status"}: the configuration of one chain with every default filled in, and its part of the
@@ -45,7 +45,7 @@ json_t *report_chain(struct chain *chain);
 /* {"added", "changed", "removed", "unchanged", "restart_needed", "kept", "took_ms"}. NULL when memory is short. */
 json_t *report_reload(const struct reload_result *result);
 
-/* Texts as a list. */
+/* Texts as a list. NULL when memory is short. */
 json_t *report_texts(const struct text_list *texts);
 
 #endif
