@@ -331,15 +331,8 @@ static void tick_parked(struct back *back, struct worker *worker, int64_t now_ms
 
 static uint64_t mark_caller(const struct back *back, const struct queue_item *item)
 {
-    struct message name = {0};
-    uint8_t digest[QUEUE_DIGEST_BYTES] = {0};
-    uint64_t mark;
     zmq_msg_t *id = message_frame(&item->envelope, 0);
-    if (message_add_bytes(&name, zmq_msg_data(id), zmq_msg_size(id)) == 0)
-        back->around->runtime->digest(item->port, &name, digest);
-    message_close(&name);
-    memcpy(&mark, digest, sizeof mark);
-    return mark;
+    return runtime_mark(back->around->runtime, item->port, zmq_msg_data(id), zmq_msg_size(id));
 }
 
 /* The next one, or the least busy one, that has room. A retry takes the one that failed it only if there is no

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <zmq.h>
 
 /* Declared only for draft builds, honoured by all. Without it a queued message of a few bytes keeps the whole
@@ -45,4 +46,16 @@ void runtime_close(struct runtime *runtime)
     while (zmq_ctx_term(runtime->zmq) != 0 && errno == EINTR)
         ;
     *runtime = (struct runtime){0};
+}
+
+uint64_t runtime_mark(const struct runtime *runtime, uint64_t sender, const void *data, size_t size)
+{
+    struct message message = {0};
+    uint8_t digest[QUEUE_DIGEST_BYTES] = {0};
+    uint64_t mark;
+    if (message_add_bytes(&message, data, size) == 0)
+        runtime->digest(sender, &message, digest);
+    message_close(&message);
+    memcpy(&mark, digest, sizeof mark);
+    return mark;
 }

@@ -27,7 +27,8 @@ struct runtime {
     struct websockets *websockets; /* starts with the first chain that needs it */
     struct event_sink events;
     struct store *store; /* of durable queues; NULL = none; set before the first chain that needs it */
-    /* A digest of a message from a sender, for dedupe: equal for equal ones in every run, no other's to be forged. */
+    /* A digest of a message from a sender, for dedupe: equal for equal ones in every run, no other's to be forged. Set
+     * before the first chain. */
     void (*digest)(uint64_t sender, const struct message *body, uint8_t digest[QUEUE_DIGEST_BYTES]);
     const struct doorman *doorman; /* NULL = every door is open; set before the first chain */
 };
@@ -39,6 +40,9 @@ int runtime_open(struct runtime *runtime, int socket_count, struct event_sink ev
 /* Ends them. All chains must be freed. Waits until libzmq has sent what is left, at most for each socket's
  * own linger. */
 void runtime_close(struct runtime *runtime);
+
+/* What stands for `size` bytes of a sender in a table: the beginning of their digest; 0 when memory is short. */
+uint64_t runtime_mark(const struct runtime *runtime, uint64_t sender, const void *data, size_t size);
 
 /* What a part of a chain (frontend, backend, link) works in; the chain's own, on the chain's thread. */
 struct surroundings {

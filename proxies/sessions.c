@@ -185,18 +185,6 @@ bool sessions_has_input(const struct sessions *sessions)
 
 /* ---- questions ---- */
 
-static uint64_t mark_session(const struct sessions *sessions, const char *text)
-{
-    struct message name = {0};
-    uint8_t digest[QUEUE_DIGEST_BYTES] = {0};
-    uint64_t mark;
-    if (message_add_bytes(&name, text, strlen(text)) == 0)
-        sessions->around.runtime->digest(0, &name, digest);
-    message_close(&name);
-    memcpy(&mark, digest, sizeof mark);
-    return mark;
-}
-
 static enum session_result ask(struct sessions *sessions, struct session *session, const char *text,
                                int64_t now_ms)
 {
@@ -237,7 +225,7 @@ enum session_result sessions_look(struct sessions *sessions, struct queue_item *
         return result;
     if (!payload_session(&item->body, sessions->conf->session_field, text))
         return SESSION_INVALID;
-    item->sender = mark_session(sessions, text);
+    item->sender = runtime_mark(sessions->around.runtime, 0, text, strlen(text));
     session = lru_find(sessions->known, item->sender);
     if (!session)
         session = lru_add(sessions->known, item->sender);

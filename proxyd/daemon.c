@@ -478,7 +478,6 @@ int daemon_open_store(struct daemon *daemon, const struct config *config, char *
     bool is_needed = false;
     for (size_t i = 0; i < config->chain_count; i++)
         is_needed |= config->chains[i]->queue.store == STORE_DISK;
-    daemon->runtime.digest = digest_message;
     if (is_needed && !daemon->runtime.store)
         daemon->runtime.store = store_open(&conf, err, err_size);
     return is_needed && !daemon->runtime.store ? -1 : 0;
@@ -524,6 +523,7 @@ static int start(struct daemon *daemon)
         runtime_open(&daemon->runtime, (int)daemon->socket_max, daemon->events, err, sizeof(err)) < 0)
         return daemon_failed(daemon, "start-failed", NULL, err);
     daemon->has_runtime = true;
+    daemon->runtime.digest = digest_message;
     if (secret_open() < 0 || open_doors(daemon, err, sizeof(err)) < 0 ||
         daemon_open_store(daemon, config, err, sizeof(err)) < 0)
         return daemon_failed(daemon, "start-failed", NULL, err);
