@@ -47,75 +47,30 @@ static int refuse(char *err, size_t err_size, const char *what)
     return -1;
 }
 
-static int set_int(void *zmq, int option, const char *name, int value, char *err, size_t err_size)
-{
-    int now = ~value;
-    if (zmq_setsockopt(zmq, option, &value, sizeof value) != 0 ||
-        zmq_getsockopt(zmq, option, &now, &(size_t){sizeof now}) != 0)
-        return refuse(err, err_size, name);
-    if (now != value) {
-        snprintf(err, err_size, "%s: set to %d, but is %d", name, value, now);
-        return -1;
-    }
-    return 0;
-}
+enum { TEXT_BYTES = 256, KEY_BYTES = 41 };
 
-static int set_int64(void *zmq, int option, const char *name, int64_t value, char *err, size_t err_size)
+/* Sets an option and reads it back. libzmq tells types apart by the `room` that it is given to answer: of a number its
+ * size, of a text TEXT_BYTES, of a CURVE key as text KEY_BYTES. */
+static int set(void *zmq, int option, const char *name, const void *value, size_t size, size_t room,
+               char *err, size_t err_size)
 {
-    int64_t now = ~value;
-    if (zmq_setsockopt(zmq, option, &value, sizeof value) != 0 ||
-        zmq_getsockopt(zmq, option, &now, &(size_t){sizeof now}) != 0)
+    char now[TEXT_BYTES] = "";
+    if (zmq_setsockopt(zmq, option, value, size) != 0 || zmq_getsockopt(zmq, option, now, &room) != 0)
         return refuse(err, err_size, name);
-    if (now != value) {
-        snprintf(err, err_size, "%s: set to %lld, but is %lld", name, (long long)value, (long long)now);
-        return -1;
-    }
-    return 0;
-}
-
-static int set_text(void *zmq, int option, const char *name, const char *value, char *err, size_t err_size)
-{
-    char now[256] = "";
-    if (zmq_setsockopt(zmq, option, value, strlen(value)) != 0 ||
-        zmq_getsockopt(zmq, option, now, &(size_t){sizeof now}) != 0)
-        return refuse(err, err_size, name);
-    bool is_same = strcmp(now, value) == 0;
+    bool is_same = memcmp(now, value, size) == 0 && now[size] == '\0';
     explicit_bzero(now, sizeof now); /* it may be a password */
-    if (!is_same) {
+    if (!is_same)
         snprintf(err, err_size, "%s: was not taken", name);
-        return -1;
-    }
-    return 0;
+    return is_same ? 0 : -1;
 }
 
-/* libzmq gives keys back as text only into a buffer of exactly that size. */
-static int set_key(void *zmq, int option, const char *name, const char *value, char *err, size_t err_size)
-{
-    char now[41] = "";
-    if (zmq_setsockopt(zmq, option, value, strlen(value)) != 0 ||
-        zmq_getsockopt(zmq, option, now, &(size_t){sizeof now}) != 0)
-        return refuse(err, err_size, name);
-    bool is_same = strcmp(now, value) == 0;
-    explicit_bzero(now, sizeof now);
-    if (!is_same) {
-        snprintf(err, err_size, "%s: was not taken", name);
-        return -1;
-    }
-    return 0;
-}
-
-#define SET_INT(option, value)                                                                               \
-    if (set_int(zmq, option, #option, value, err, err_size) != 0)                                            \
+#define SET(option, value, size, room)                                                                       \
+    if (set(zmq, option, #option, value, size, room, err, err_size) != 0)                                    \
     return -1
-#define SET_INT64(option, value)                                                                             \
-    if (set_int64(zmq, option, #option, value, err, err_size) != 0)                                          \
-    return -1
-#define SET_TEXT(option, value)                                                                              \
-    if (set_text(zmq, option, #option, value, err, err_size) != 0)                                           \
-    return -1
-#define SET_KEY(option, value)                                                                               \
-    if (set_key(zmq, option, #option, value, err, err_size) != 0)                                            \
-    return -1
+#define SET_INT(option, number)   SET(option, &(int){number}, sizeof(int), sizeof(int))
+#define SET_INT64(option, number) SET(option, &(int64_t){number}, sizeof(int64_t), sizeof(int64_t))
+#define SET_TEXT(option, text)    SET(option, text, strlen(text), TEXT_BYTES)
+#define SET_KEY(option, text)     SET(option, text, strlen(text), KEY_BYTES)
 
 static int set_tcp(void *zmq, const struct socket_options *options, bool is_bind, char *err, size_t err_size)
 {
