@@ -70,9 +70,9 @@ int message_add(struct message *message, zmq_msg_t *frame)
     zmq_msg_t *place = message_room(message);
     if (!place)
         return -1;
-    message->bytes += zmq_msg_size(frame);
+    size_t size = zmq_msg_size(frame);
     zmq_msg_move(place, frame);
-    message->count++;
+    message_keep(message, size);
     return 0;
 }
 
@@ -83,8 +83,7 @@ int message_add_bytes(struct message *message, const void *data, size_t size)
         return -1;
     if (size > 0)
         memcpy(zmq_msg_data(place), data, size);
-    message->bytes += size;
-    message->count++;
+    message_keep(message, size);
     return 0;
 }
 
@@ -97,8 +96,7 @@ int message_append_copy(struct message *to, const struct message *from)
             return -1;
         zmq_msg_t *frame = message_frame(from, i);
         zmq_msg_copy(place, frame);
-        to->bytes += zmq_msg_size(frame);
-        to->count++;
+        message_keep(to, zmq_msg_size(frame));
     }
     return 0;
 }
