@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the JSON dialects have in common. Their answers are few and fixed: our own words, which need no escaping
- * (a reason's name and text, an ack's level, a ticket), and an id, which is the request's own text.
+ * What dialects have in common: frames of text, and the answers of the JSON ones. These are few and fixed: our own
+ * words, which need no escaping (a reason's name and text, an ack's level, a ticket), and an id, which is the request's
+ * own text.
  */
 #ifndef PROXYD_PROXIES_DIALECT_JSON_H
 #define PROXYD_PROXIES_DIALECT_JSON_H
