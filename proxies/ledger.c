@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The tables of reasons and the equation; see ledger.h.
+ * The tables of reasons; see ledger.h.
  */
 #include "proxies/ledger.h"
 
@@ -32,14 +32,4 @@ const struct reason_info *reason_info(enum reason reason)
 const char *drop_name(enum drop drop)
 {
     return drops[drop];
-}
-
-bool ledger_balances(const struct ledger *ledger)
-{
-    uint64_t sum = ledger->delivered + ledger->expired + ledger->dead + ledger->queued + ledger->inflight;
-    for (int i = 0; i < REASON_COUNT; i++)
-        sum += ledger->failed[i];
-    for (int i = 0; i < DROP_COUNT; i++)
-        sum += ledger->dropped[i];
-    return sum == ledger->accepted;
 }

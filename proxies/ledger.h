@@ -9,7 +9,6 @@
 #ifndef PROXYD_PROXIES_LEDGER_H
 #define PROXYD_PROXIES_LEDGER_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* Why a message failed. The code is a promise: after 400, 403, 413, 429, 502 and 503 the message was not
@@ -73,8 +72,5 @@ struct ledger {
     uint64_t heartbeats;      /* heartbeats received and swallowed */
     uint64_t slow_subscriber; /* episodes of a full subscriber at a PUB */
 };
-
-/* Whether the equation above holds. */
-bool ledger_balances(const struct ledger *ledger);
 
 #endif

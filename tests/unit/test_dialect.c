@@ -328,19 +328,6 @@ static void every_named_dialect_is_found_and_no_other(void **state)
     assert_null(dialect_find(""));
 }
 
-static void ledger_balances_only_when_it_does(void **state)
-{
-    (void)state;
-    struct ledger ledger = {
-        .accepted = 7, .delivered = 1, .expired = 1, .dead = 1, .queued = 1, .inflight = 1};
-    assert_false(ledger_balances(&ledger));
-    ledger.failed[REASON_LOST] = 1;
-    ledger.dropped[DROP_UNVERIFIED] = 1;
-    assert_true(ledger_balances(&ledger));
-    ledger.orphaned = ledger.retries = ledger.restored = 5;
-    assert_true(ledger_balances(&ledger));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -359,7 +346,6 @@ int main(void)
         cmocka_unit_test(every_error_is_json),
         cmocka_unit_test(every_reason_has_its_code_and_words),
         cmocka_unit_test(every_named_dialect_is_found_and_no_other),
-        cmocka_unit_test(ledger_balances_only_when_it_does),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
