@@ -5,6 +5,7 @@
  */
 #include "proxies/monitor.h"
 
+#include "buffer/clock.h"
 #include "buffer/list.h"
 #include "proxies/poller.h"
 #include "proxies/socket.h"
@@ -17,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -79,13 +79,6 @@ static int receive_event(void *events, uint16_t *event, uint32_t *value)
     return size == sizeof head ? 0 : -1;
 }
 
-static int64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* When libzmq's own time for a handshake is up it gives as the reason whatever any connection's last error was. */
 static enum watch_end handshake_failure(const struct watch *watch, uint16_t event, uint32_t value)
 {
@@ -93,7 +86,7 @@ static enum watch_end handshake_failure(const struct watch *watch, uint16_t even
         return WATCH_DENIED;
     if (event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
         return WATCH_MISMATCH;
-    bool was_long = clock_ms() - watch->connected_ms >= SOCKET_HANDSHAKE_MS * 9 / 10;
+    bool was_long = clock_now_ms() - watch->connected_ms >= SOCKET_HANDSHAKE_MS * 9 / 10;
     return was_long || value == EAGAIN || value == ETIMEDOUT ? WATCH_SILENT : WATCH_LOST;
 }
 
@@ -101,7 +94,7 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
 {
     switch (event) {
     case ZMQ_EVENT_CONNECTED:
-        watch->connected_ms = clock_ms();
+        watch->connected_ms = clock_now_ms();
         watch->unfinished++;
         return;
     case ZMQ_EVENT_ACCEPTED:
@@ -144,7 +137,7 @@ static int give_back_memory(struct monitor *monitor)
 {
     if (monitor->departed < CROWD)
         return -1;
-    int64_t left_ms = monitor->departed_ms + CALM_MS - clock_ms();
+    int64_t left_ms = monitor->departed_ms + CALM_MS - clock_now_ms();
     if (left_ms > 0)
         return (int)left_ms;
     malloc_trim(0);
@@ -169,7 +162,7 @@ static void drain(struct monitor *monitor, struct watch *watch)
         }
         if (event == ZMQ_EVENT_DISCONNECTED) {
             monitor->departed++;
-            monitor->departed_ms = clock_ms();
+            monitor->departed_ms = clock_now_ms();
         }
         note_event(watch, event, value);
     }
@@ -228,7 +221,7 @@ struct monitor *monitor_open(void *zmq_context, char *err, size_t err_size)
     list_init(&monitor->arriving);
     pthread_mutex_init(&monitor->mutex, NULL);
     monitor->departed = CROWD; /* starting leaves as much behind */
-    monitor->departed_ms = clock_ms();
+    monitor->departed_ms = clock_now_ms();
     monitor->waker = waker_new();
     monitor->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!monitor->waker || monitor->epoll == -1)

@@ -12,6 +12,7 @@
 
 #include "auth/digest.h"
 #include "auth/secret.h"
+#include "buffer/clock.h"
 #include "buffer/store.h"
 #include "proxies/guard.h"
 #include "proxies/kinds.h"
@@ -50,13 +51,6 @@
 
 /* A chain that has not ended so long after it was told to end at once never will. */
 #define STUCK_MS 2000
-
-int64_t daemon_clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* The signals that daemon_run reads from a descriptor. */
 static void own_signals(sigset_t *set)
@@ -101,7 +95,7 @@ void daemon_prepare(void)
     /* libzmq draws routing ids from rand() and does not seed it. */
     unsigned seed;
     if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-        seed = (unsigned)daemon_clock_ms() ^ (unsigned)getpid();
+        seed = (unsigned)clock_now_ms() ^ (unsigned)getpid();
     srand(seed);
 }
 
@@ -198,7 +192,7 @@ static void tell_status(struct daemon *daemon)
 
 static void begin_stop(struct daemon *daemon, const char *cause)
 {
-    int64_t now_ms = daemon_clock_ms();
+    int64_t now_ms = clock_now_ms();
     if (daemon->phase == RUNNING) {
         daemon->phase = DRAINING;
         daemon->deadline_ms = now_ms + daemon->config->daemon.drain_timeout_ms;
@@ -381,7 +375,7 @@ static void loop(struct daemon *daemon)
     };
     bool has_more = true;
     for (;;) {
-        int64_t now_ms = daemon_clock_ms();
+        int64_t now_ms = clock_now_ms();
         if (daemon->phase != RUNNING) {
             if (stop_chains(daemon, now_ms))
                 return;
@@ -397,9 +391,9 @@ static void loop(struct daemon *daemon)
         }
         take_signals(daemon);
         take_wake(daemon);
-        has_more = daemon->control && control_turn(daemon->control, daemon_clock_ms());
+        has_more = daemon->control && control_turn(daemon->control, clock_now_ms());
         if (daemon->http)
-            http_turn(daemon->http, daemon_clock_ms());
+            http_turn(daemon->http, clock_now_ms());
         if (daemon->phase == RUNNING)
             move_reload(daemon);
         else if (daemon->control)
@@ -595,7 +589,7 @@ int daemon_run(struct config *config)
         .events = log_sink(),
         .signals = -1,
         .waker = -1,
-        .started_ms = daemon_clock_ms(),
+        .started_ms = clock_now_ms(),
         .watchdog_ms = notify_watchdog_usec() / 1000 / 4,
         .has_secrets = config_has_secrets(config),
     };

@@ -62,8 +62,6 @@ struct daemon {
     char told[128]; /* the last STATUS= */
 };
 
-int64_t daemon_clock_ms(void);
-
 /* Logs that `what` has failed, about a chain (NULL = none). Returns -1. */
 int daemon_failed(struct daemon *daemon, const char *what, const char *chain, const char *reason);
 

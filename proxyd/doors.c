@@ -6,8 +6,8 @@
 #include "proxyd/doors.h"
 
 #include "auth/address.h"
-#include "auth/clock.h"
 #include "auth/limits.h"
+#include "buffer/clock.h"
 #include "proxies/kinds.h"
 #include "proxies/socket.h"
 

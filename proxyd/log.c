@@ -7,6 +7,8 @@
  */
 #include "proxyd/log.h"
 
+#include "buffer/clock.h"
+
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -65,13 +67,6 @@ static struct repeat {
     size_t size;
     char fields[REPEAT_BYTES];
 } repeats[REPEAT_SLOTS];
-
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* ---- One event as one line ---- */
 
@@ -285,7 +280,7 @@ static bool push_left_out(struct repeat *repeat)
 static bool is_left_out(uint64_t key, enum event_level level, const char *token, const struct line *line)
 {
     struct repeat *repeat = &repeats[key % REPEAT_SLOTS];
-    int64_t now = now_ms();
+    int64_t now = clock_now_ms();
     size_t size = line->size - line->fields_at - (shared.format == LOG_JSON ? strlen("}\n") : strlen("\n"));
     if (repeat->key != key || now >= repeat->until_ms) {
         if (push_left_out(repeat))
@@ -364,7 +359,7 @@ static void *run_writer(void *unused)
         if (shared.head == shared.tail)
             push_dropped();
         bool is_closing = shared.close_ms != INT64_MAX;
-        int64_t now = now_ms();
+        int64_t now = clock_now_ms();
         int64_t due_ms = push_due(now, is_closing);
         size_t size = peek(out);
         int64_t until_ms = is_closing ? shared.close_ms : size > 0 ? INT64_MAX : due_ms;
@@ -412,7 +407,7 @@ void log_close(void)
     if (!shared.is_open)
         return;
     pthread_mutex_lock(&shared.lock);
-    shared.close_ms = now_ms() + CLOSE_LIMIT_MS;
+    shared.close_ms = clock_now_ms() + CLOSE_LIMIT_MS;
     eventfd_write(shared.wake_fd, 1);
     pthread_mutex_unlock(&shared.lock);
     pthread_join(shared.writer, NULL);

@@ -4,6 +4,7 @@
  */
 #include "proxyd/peer.h"
 
+#include "buffer/clock.h"
 #include "proxies/ledger.h"
 #include "proxies/link.h"
 #include "proxies/wire.h"
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { SOCKETS = 16, BACKOFF_MS = 100, BACKOFF_MAX_MS = 2000, LINGER_MS = 1000 };
@@ -33,13 +33,6 @@ struct peer {
     struct link link;
     const char *cause;
 };
-
-int64_t peer_clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void ignore_event(void *context, enum event_level level, const char *token,
                          const struct event_field *fields, unsigned count)
@@ -115,7 +108,7 @@ struct peer *peer_open(const struct peer_conf *conf, char *err, size_t err_size)
 /* Sleeps until something may have changed. */
 static enum peer_result rest(struct peer *peer, int64_t deadline_ms)
 {
-    int64_t now_ms = peer_clock_ms();
+    int64_t now_ms = clock_now_ms();
     if (now_ms >= deadline_ms)
         return PEER_TIMED_OUT;
     int64_t next_ms = link_next_ms(&peer->link);
@@ -132,7 +125,7 @@ static enum peer_result rest(struct peer *peer, int64_t deadline_ms)
 static enum peer_result tick(struct peer *peer)
 {
     for (;;) {
-        switch (link_tick(&peer->link, peer_clock_ms())) {
+        switch (link_tick(&peer->link, clock_now_ms())) {
         case LINK_QUIET:
             return PEER_OK;
         case LINK_CAME_UP:

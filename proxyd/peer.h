@@ -53,7 +53,4 @@ const char *peer_cause(const struct peer *peer);
 /* Gives what was sent a second to leave, and releases the peer (NULL is allowed). */
 void peer_close(struct peer *peer);
 
-/* Milliseconds of the monotonic clock. */
-int64_t peer_clock_ms(void);
-
 #endif

@@ -4,6 +4,7 @@
  * (tryout.c), or makes what it reads (accounts.c). What there is to ask stands in the table of commands.
  */
 #include "auth/secret.h"
+#include "buffer/clock.h"
 #include "proxyd/accounts.h"
 #include "proxyd/commands.h"
 #include "proxyd/config.h"
@@ -223,7 +224,7 @@ static json_t *ask(const char *endpoint, const char *method, json_t *params, int
     message_init(&request);
     message_init(&reply);
 
-    int64_t deadline_ms = peer_clock_ms() + limit_ms;
+    int64_t deadline_ms = clock_now_ms() + limit_ms;
     enum peer_result rc = PEER_FAILED;
     if (text && message_add_bytes(&request, text, strlen(text)) == 0) {
         rc = peer_await(peer, deadline_ms);

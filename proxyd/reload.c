@@ -6,6 +6,7 @@
  */
 #include "proxyd/reload.h"
 
+#include "buffer/clock.h"
 #include "proxies/kinds.h"
 #include "proxies/listener.h"
 #include "proxyd/config_diff.h"
@@ -438,7 +439,7 @@ static bool move_changed(struct daemon *daemon, struct reload *reload)
         enum chain_progress progress = chain_progress(step->chain);
         are_settled &= progress == CHAIN_SETTLED;
         if (progress != CHAIN_READY || daemon->slots[i].may_proceed ||
-            (!may_proceed(reload, i) && daemon_clock_ms() < patient_until_ms(daemon, reload)))
+            (!may_proceed(reload, i) && clock_now_ms() < patient_until_ms(daemon, reload)))
             continue;
         daemon->slots[i].may_proceed = true;
         chain_proceed(step->chain);
@@ -481,7 +482,7 @@ static bool free_removed(struct daemon *daemon, struct reload *reload)
 static void tell_result(struct daemon *daemon, struct reload *reload)
 {
     struct reload_result *result = &reload->result;
-    result->took_ms = daemon_clock_ms() - reload->began_ms;
+    result->took_ms = clock_now_ms() - reload->began_ms;
     for (size_t i = 0; i < result->problems.count; i++)
         daemon_failed(daemon, "reload-failed", NULL, result->problems.items[i]);
     for (size_t i = 0; i < result->restart_needed.count && !has_problems(reload); i++)
@@ -558,7 +559,7 @@ bool reload_withdraw(struct daemon *daemon)
 static void tell_reloading(void)
 {
     char text[64];
-    snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)daemon_clock_ms() * 1000);
+    snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)clock_now_ms() * 1000);
     notify_send(text);
 }
 
@@ -570,7 +571,7 @@ void reload_begin(struct daemon *daemon, const char *cause)
         return;
     }
     daemon->reload = reload;
-    *reload = (struct reload){.cause = cause, .began_ms = daemon_clock_ms()};
+    *reload = (struct reload){.cause = cause, .began_ms = clock_now_ms()};
     tell_reloading();
     EVENT(&daemon->events, EVENT_INFO, "reloading", EVENT_TEXT("cause", cause),
           EVENT_TEXT("config", daemon->config->path));

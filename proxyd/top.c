@@ -5,7 +5,7 @@
  */
 #include "proxyd/top.h"
 
-#include "proxyd/peer.h"
+#include "buffer/clock.h"
 #include "proxyd/render.h"
 
 #include <poll.h>
@@ -112,7 +112,7 @@ static void ask(struct top *top)
     top->why[0] = '\0';
     top->before = top->status;
     top->status = status;
-    top->answered_ms = peer_clock_ms();
+    top->answered_ms = clock_now_ms();
 }
 
 static void draw(const struct top *top)
@@ -123,7 +123,7 @@ static void draw(const struct top *top)
     if (!out)
         return;
     if (top->why[0])
-        render_silence(out, top->why, top->status ? peer_clock_ms() - top->answered_ms : -1,
+        render_silence(out, top->why, top->status ? clock_now_ms() - top->answered_ms : -1,
                        top->conf->has_colour);
     if (top->status)
         render_top(out, top->status, top->before, top->conf->has_colour);
@@ -177,7 +177,7 @@ static bool wait_until(struct top *top, int64_t due_ms)
             {.fd = top->signals, .events = POLLIN},
             {.fd = top->has_keys ? STDIN_FILENO : -1, .events = POLLIN},
         };
-        int64_t now_ms = peer_clock_ms();
+        int64_t now_ms = clock_now_ms();
         int ready = poll(polled, 2, due_ms > now_ms ? (int)(due_ms - now_ms) : 0);
         if (ready == 0)
             return true;
@@ -210,7 +210,7 @@ int top_run(const struct top_conf *conf)
     enter_screen(&top);
     int64_t due_ms, pages = 0;
     do {
-        due_ms = peer_clock_ms() + conf->interval_ms;
+        due_ms = clock_now_ms() + conf->interval_ms;
         ask(&top);
         draw(&top);
         pages++;

@@ -4,6 +4,7 @@
  */
 #include "proxyd/tryout.h"
 
+#include "buffer/clock.h"
 #include "buffer/message.h"
 #include "proxyd/peer.h"
 #include "proxyd/render.h"
@@ -80,7 +81,7 @@ static struct peer *open_peer(const struct tryout *tryout, struct peer_conf conf
 
 static int64_t deadline_of(const struct tryout *tryout)
 {
-    return tryout->timeout_ms > 0 ? peer_clock_ms() + tryout->timeout_ms : INT64_MAX;
+    return tryout->timeout_ms > 0 ? clock_now_ms() + tryout->timeout_ms : INT64_MAX;
 }
 
 /* The words as one message. */
@@ -148,7 +149,7 @@ int tryout_serve(const struct tryout *tryout)
             print_message(tryout, &request, " | ");
             fflush(stdout);
             if (tryout->delay_ms > 0)
-                result = peer_sleep(peer, peer_clock_ms() + tryout->delay_ms);
+                result = peer_sleep(peer, clock_now_ms() + tryout->delay_ms);
             if (result == PEER_OK)
                 peer_send(peer, &request, INT64_MAX);
         }
