@@ -13,6 +13,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Where proxyd, and proxyctl, look when they are not told. */
+#define CONFIG_DEFAULT_PATH "/etc/proxyd/proxyd.conf"
+
 struct config {
     char *path;
     struct daemon_conf daemon;

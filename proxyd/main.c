@@ -10,14 +10,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define DEFAULT_PATH "/etc/proxyd/proxyd.conf"
-
 enum { STATUS_USAGE = 2, OPTION_PRINT_KEYS = 256 };
 
 static const char usage[] =
     "usage: proxyd [-c FILE] [-t]\n"
     "\n"
-    "  -c, --config FILE   the configuration (default " DEFAULT_PATH ")\n"
+    "  -c, --config FILE   the configuration (default " CONFIG_DEFAULT_PATH ")\n"
     "  -t, --test          check FILE and everything it names, print every problem, start nothing\n"
     "      --print-keys    print every configuration key with its type, default and meaning\n"
     "  -V, --version       print the version\n"
@@ -62,7 +60,7 @@ static int run(const char *path, bool only_checks)
 
 int main(int argc, char **argv)
 {
-    const char *path = DEFAULT_PATH;
+    const char *path = CONFIG_DEFAULT_PATH;
     bool only_checks = false;
     daemon_prepare();
     for (int option; (option = getopt_long(argc, argv, "c:tVh", options, NULL)) != -1;) {

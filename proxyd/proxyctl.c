@@ -23,8 +23,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_PATH "/etc/proxyd/proxyd.conf"
-
 enum {
     STATUS_USAGE = 2,
     ANSWER_MS = 5000,
@@ -75,7 +73,7 @@ static void print_usage(FILE *out)
     }
     fputs(
         "\n"
-        "  -c, --config FILE      where the control socket is looked up (default " DEFAULT_PATH ")\n"
+        "  -c, --config FILE      where the control socket is looked up (default " CONFIG_DEFAULT_PATH ")\n"
         "  -s, --socket ENDPOINT  the control socket itself\n"
         "      --json             print what a program reads\n"
         "      --timeout 5s       call, publish: how long to wait; 0 = for ever\n"
@@ -99,6 +97,12 @@ static int complain(const char *what, const char *text)
 {
     fprintf(stderr, "proxyctl: %s: %s\n", what, text);
     return STATUS_USAGE;
+}
+
+/* The exit status when what was printed must have got through, too: a full disk or a closed pipe is a failure. */
+static int printed(int status)
+{
+    return fflush(stdout) == 0 ? status : EXIT_FAILURE;
 }
 
 /* A number as the configuration writes it: "250ms", "5s"; "0" is none. */
@@ -158,11 +162,11 @@ static int take_options(struct settings *settings, int argc, char **argv, const 
             return -1;
         if (option == 'V') {
             puts("proxyctl " PROXYD_VERSION);
-            exit(fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+            exit(printed(EXIT_SUCCESS));
         }
         if (option == 'h') {
             print_usage(stdout);
-            exit(fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+            exit(printed(EXIT_SUCCESS));
         }
         if (!strchr(allowed, option)) {
             complain(argv[0], "takes no such option");
@@ -207,54 +211,60 @@ static void write_refusal(const char *method, const char *refusal, const json_t 
                          json_string_value(json_array_get(problems, i)));
 }
 
+/* The result that an answer holds. NULL with a reason in `err`. */
+static json_t *read_result(const char *endpoint, const char *method, const struct message *reply, char *err,
+                           size_t err_size)
+{
+    zmq_msg_t *frame = message_frame(reply, 0);
+    json_t *answer = json_loadb(zmq_msg_data(frame), zmq_msg_size(frame), 0, NULL);
+    json_t *result = json_incref(json_object_get(answer, "result"));
+    const json_t *error = json_object_get(answer, "error");
+    const char *refusal = json_string_value(json_object_get(error, "message"));
+    if (!result && refusal)
+        write_refusal(method, refusal, json_object_get(error, "data"), err, err_size);
+    else if (!result)
+        snprintf(err, err_size, "%s: the answer is not JSON-RPC 2.0: is this a control socket?", endpoint);
+    json_decref(answer);
+    return result;
+}
+
+/* Sends the request and waits for its answer. */
+static enum peer_result exchange(struct peer *peer, json_t *request, struct message *reply,
+                                 int64_t deadline_ms)
+{
+    struct message message = {0};
+    char *text = json_dumps(request, JSON_COMPACT);
+    enum peer_result result = PEER_FAILED;
+    if (text && message_add_bytes(&message, text, strlen(text)) == 0)
+        result = peer_await(peer, deadline_ms);
+    if (result == PEER_OK)
+        result = peer_send(peer, &message, deadline_ms);
+    if (result == PEER_OK)
+        result = peer_receive(peer, reply, deadline_ms);
+    message_close(&message);
+    free(text);
+    return result;
+}
+
 /* The result of a method; takes `params`. NULL with a reason in `err`. */
 static json_t *ask(const char *endpoint, const char *method, json_t *params, int64_t limit_ms, char *err,
                    size_t err_size)
 {
-    struct peer *peer = peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, err_size);
-    if (!peer) {
-        json_decref(params);
-        return NULL;
-    }
-    json_t *json =
+    json_t *request =
         json_pack("{s:s, s:i, s:s, s:o}", "jsonrpc", "2.0", "id", 1, "method", method, "params", params);
-    char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    struct message request, reply;
-    message_init(&request);
-    message_init(&reply);
-
-    int64_t deadline_ms = clock_now_ms() + limit_ms;
-    enum peer_result rc = PEER_FAILED;
-    if (text && message_add_bytes(&request, text, strlen(text)) == 0) {
-        rc = peer_await(peer, deadline_ms);
-        if (rc == PEER_OK)
-            rc = peer_send(peer, &request, deadline_ms);
-        if (rc == PEER_OK)
-            rc = peer_receive(peer, &reply, deadline_ms);
-    }
+    struct peer *peer = peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, err_size);
+    struct message reply = {0};
     json_t *result = NULL;
-    if (rc == PEER_OK) {
-        zmq_msg_t *frame = message_frame(&reply, 0);
-        json_t *answer = json_loadb(zmq_msg_data(frame), zmq_msg_size(frame), 0, NULL);
-        const json_t *error = json_object_get(answer, "error");
-        const char *refusal = json_string_value(json_object_get(error, "message"));
-        result = json_incref(json_object_get(answer, "result"));
-        if (!result && refusal)
-            write_refusal(method, refusal, json_object_get(error, "data"), err, err_size);
-        else if (!result)
-            snprintf(err, err_size, "%s: the answer is not JSON-RPC 2.0: is this a control socket?",
-                     endpoint);
-        json_decref(answer);
-    } else if (rc == PEER_FAILED) {
-        snprintf(err, err_size, "%s: %s; is proxyd running?", endpoint, peer_cause(peer));
-    } else {
+    enum peer_result rc = peer ? exchange(peer, request, &reply, clock_now_ms() + limit_ms) : PEER_FAILED;
+    if (rc == PEER_OK)
+        result = read_result(endpoint, method, &reply, err, err_size);
+    else if (rc == PEER_TIMED_OUT)
         snprintf(err, err_size, "%s: proxyd does not answer within %d s", endpoint, (int)(limit_ms / 1000));
-    }
-    message_close(&request);
+    else if (peer)
+        snprintf(err, err_size, "%s: %s; is proxyd running?", endpoint, peer_cause(peer));
     message_close(&reply);
-    free(text);
     peer_close(peer);
+    json_decref(request);
     return result;
 }
 
@@ -318,7 +328,7 @@ static int run_remote(const struct settings *settings, enum command_id id, char 
         json_decref(result);
     }
     free(endpoint);
-    return fflush(stdout) == 0 ? status : EXIT_FAILURE;
+    return printed(status);
 }
 
 static int run_here(const struct settings *settings, enum command_id id, char **arguments, int count)
@@ -348,12 +358,12 @@ static int run_here(const struct settings *settings, enum command_id id, char **
         .is_json = settings->is_json,
     });
     secret_free(password, size);
-    return fflush(stdout) == 0 ? status : EXIT_FAILURE;
+    return printed(status);
 }
 
 int main(int argc, char **argv)
 {
-    struct settings settings = {.config = DEFAULT_PATH, .timeout_ms = ANSWER_MS, .interval_ms = 1000};
+    struct settings settings = {.config = CONFIG_DEFAULT_PATH, .timeout_ms = ANSWER_MS, .interval_ms = 1000};
     int first = take_options(&settings, argc, argv, "+c:s:Vh", "csj");
     if (first < 0)
         return STATUS_USAGE;
@@ -385,9 +395,7 @@ int main(int argc, char **argv)
         settings.change.user = argv[first + 1];
         return accounts_passwd(&settings.change);
     }
-    if (id == COMMAND_KEYGEN) {
-        int status = accounts_keygen(argv[first]);
-        return fflush(stdout) == 0 ? status : EXIT_FAILURE;
-    }
+    if (id == COMMAND_KEYGEN)
+        return printed(accounts_keygen(argv[first]));
     return run_here(&settings, id, argv + first, count);
 }
