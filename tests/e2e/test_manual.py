@@ -85,8 +85,9 @@ def test_every_reason_stands_with_its_code():
 @pytest.mark.parametrize("what, pattern, files, name", [
     ("kinds", r'\{"([a-z-]+)", &front_', ["proxies/kinds.c"], "proxyd.8"),
     ("drops", r'\[DROP_[A-Z]+\] = "([a-z]+)"', ["proxies/ledger.c"], "proxyd.8"),
-    ("events", r'EVENT_(?:ERROR|WARNING|INFO|DEBUG),\s+"([a-z-]+)"|failed\([a-z&]+, "([a-z-]+)"|"(store-[a-z-]+)"',
-     ["proxyd/d*.c", "proxies/*.c", "buffer/store.c"], "proxyd.8"),
+    ("events", r'EVENT_(?:ERROR|WARNING|INFO|DEBUG),\s+"([a-z-]+)"|failed\([a-z&]+, "([a-z-]+)"'
+     r'|tell_chain\(daemon, "([a-z-]+)"|\[STORE_EVENT_[A-Z_]+\] = "([a-z-]+)"',
+     ["proxyd/*.c", "proxies/*.c", "buffer/store.c"], "proxyd.8"),
     ("causes", r'(?:return|fail\(link,|did_not_connect\(link,|link_discard\(link,) "([a-z-]+)"',
      ["proxies/link.c", "proxies/front_sub.c"], "proxyd.8"),
     ("signals", r"sigaddset\(set, (SIG[A-Z]+)\)", ["proxyd/daemon.c"], "proxyd.8"),
