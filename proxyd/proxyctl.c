@@ -25,6 +25,7 @@
 
 enum {
     STATUS_USAGE = 2,
+    SYNOPSIS_WIDTH = 30,
     ANSWER_MS = 5000,
     INTERVAL_MS_MIN = 100,
     TOP_ANSWER_MS = 1000,
@@ -69,7 +70,9 @@ static void print_usage(FILE *out)
         const struct command *command = command_info(id);
         char synopsis[64];
         snprintf(synopsis, sizeof(synopsis), "%s %s", command->name, command->arguments);
-        fprintf(out, "  %-30s %s\n", synopsis, command->help);
+        bool is_long = strlen(synopsis) > SYNOPSIS_WIDTH; /* then its help stands on a line of its own */
+        fprintf(out, "  %-*s%s", SYNOPSIS_WIDTH, synopsis, is_long ? "\n" : " ");
+        fprintf(out, "%*s%s\n", is_long ? SYNOPSIS_WIDTH + 3 : 0, "", command->help);
     }
     fputs(
         "\n"
