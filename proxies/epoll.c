@@ -128,7 +128,7 @@ int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout_ms)
     int count = (int)syscall(SYS_epoll_pwait, epoll, events + offered, most - offered,
                              offered ? 0 : timeout_ms, NULL, SIGNALS_BYTES);
     for (int i = offered; i < offered + count; i++)
-        if (events[i].events & ~(uint32_t)UNASKED)
-            events[i].events &= ~(uint32_t)UNASKED;
+        if (!(events[i].events &= ~(uint32_t)UNASKED))
+            events[i].events = EPOLLOUT; /* rarely an error is told alone: before those calls show it */
     return count < 0 && offered > 0 ? offered : offered + count;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* links: proxies/epoll.c */
 /* What the kernel watches for stands in /proc/self/fdinfo of the set. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -196,6 +197,21 @@ static void the_end_of_a_connection_is_not_told_unasked(void **state)
     set->theirs = dup(set->ours);
 }
 
+/* Of a connection that is reset the kernel sometimes says for a moment no more than that; of a pipe always. */
+static void an_error_alone_is_told_as_room_to_write(void **state)
+{
+    const struct set *set = *state;
+    int ends[2];
+    assert_int_equal(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+    while (write(ends[1], ends, sizeof ends) > 0)
+        ;
+    assert_int_equal(change(set->epoll, EPOLL_CTL_ADD, ends[1], EPOLLOUT), 0);
+    assert_int_equal(wait_for(set->epoll, 0), 0);
+    close(ends[0]);
+    assert_int_equal(wait_for(set->epoll, -1), EPOLLOUT);
+    close(ends[1]);
+}
+
 static void who_is_added_for_nothing_is_not_told_of_the_end_either(void **state)
 {
     struct set *set = *state;
@@ -322,6 +338,7 @@ int main(void)
         TEST(an_offer_leaves_room_for_what_the_kernel_has_to_say),
         TEST(who_wants_to_write_only_is_not_offered_room),
         TEST(the_end_of_a_connection_is_not_told_unasked),
+        TEST(an_error_alone_is_told_as_room_to_write),
         TEST(who_is_added_for_nothing_is_not_told_of_the_end_either),
         TEST(a_number_that_is_used_again_owes_nothing),
         TEST(a_number_that_was_closed_without_a_word_owes_nothing),
