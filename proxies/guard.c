@@ -39,7 +39,10 @@ enum {
     KEPT_SHARE = 4, /* of few descriptors, connections get at least this part */
     ORIGIN_LISTS = 1024,
     CHAIN_BYTES = 65,
-    QUIET_MS = 10000 /* between two events of one kind */
+    PEER_BYTES = 32 * 1024,    /* what libzmq needs for the messages of one peer, besides those */
+    LEFT_BYTES_MAX = 64 << 20, /* of peers that have gone, unread */
+    PEER_MESSAGES = 1000,      /* of one peer, unread: the largest receive_hwm */
+    QUIET_MS = 10000           /* between two events of one kind */
 };
 
 /* What the connections to one listening socket have in common. */
@@ -50,6 +53,10 @@ struct port {
     bool keeps_ids;
     struct zmtp_limits message;
     char chain[CHAIN_BYTES];
+    atomic_bool is_behind;      /* messages wait there; its reader says so, as the next */
+    atomic_uint_fast64_t taken; /* messages, ever */
+    uint64_t gone, left_bytes;  /* peers that went while it was behind, and what they left; by the mutex */
+    uint64_t left_until;        /* when so many are taken, nothing of that is left; likewise */
 };
 
 /* Where connections come from: an IPv4 address, or an IPv6 network of 64 bits. */
@@ -73,10 +80,12 @@ struct guarded {
     bool is_proven;    /* it has a name, and libzmq read on when it had seen that */
     bool is_counted;   /* guarded by the mutex, as are the following */
     struct list unfinished, beside;
-    struct origin *origin;           /* NULL: has no address */
-    struct claim *claim;             /* its name; NULL: has none, or not yet */
-    struct zmtp stream;              /* its own thread's; with a claim until that is entered */
-    atomic_uint_fast64_t routing_id; /* of the stream */
+    struct origin *origin;              /* NULL: has no address */
+    struct claim *claim;                /* its name; NULL: has none, or not yet */
+    uint64_t bytes;                     /* ever received; its own thread's, as the next */
+    uint64_t read_bytes, read_messages; /* of what was received, before its socket was behind */
+    struct zmtp stream;                 /* its own thread's; with a claim until that is entered */
+    atomic_uint_fast64_t routing_id;    /* of the stream */
 };
 
 enum told { TOLD_REFUSED, TOLD_CUT, TOLD_COUNT };
@@ -290,6 +299,31 @@ static const char *make_room(const struct origin *origin)
     return NULL;
 }
 
+/* ---- what is left by those who have gone; the mutex is held ---- */
+
+/* libzmq reads its peers by turns: who left n messages has been read when everyone had n turns. */
+static void note_gone(const struct guarded *connection)
+{
+    struct port *port = connection->port;
+    uint64_t messages = connection->stream.messages - connection->read_messages;
+    uint64_t taken = atomic_load(&port->taken);
+    if (!atomic_load(&port->is_behind) || messages == 0)
+        return;
+    if (taken >= port->left_until)
+        port->gone = port->left_bytes = 0;
+    port->gone++;
+    port->left_bytes += PEER_BYTES + connection->bytes - connection->read_bytes;
+    uint64_t turns = messages < PEER_MESSAGES ? messages : PEER_MESSAGES;
+    uint64_t until = taken + turns * (port->references + port->gone);
+    port->left_until = until > port->left_until ? until : port->left_until;
+}
+
+static bool has_too_much_left(const struct port *port)
+{
+    return atomic_load(&port->is_behind) && port->left_bytes > LEFT_BYTES_MAX &&
+           atomic_load(&port->taken) < port->left_until;
+}
+
 static void release_port(struct port *port)
 {
     if (--port->references == 0)
@@ -344,6 +378,8 @@ static const char *admit(struct port *port, int fd, const struct sockaddr_storag
 {
     if (fd >= DESCRIPTORS_MAX)
         return "descriptors";
+    if (has_too_much_left(port))
+        return "unread";
     struct guarded *connection = guarded_new(fd, port);
     struct zmtp_claim *claim = port->keeps_ids ? calloc(1, sizeof *claim) : NULL;
     if (!connection || (port->keeps_ids && !claim)) {
@@ -505,6 +541,11 @@ ssize_t guard_recv(int fd, void *buffer, size_t size, int flags)
         return received;
     enum zmtp_verdict verdict =
         zmtp_read(&connection->stream, &connection->port->message, buffer, (size_t)received);
+    connection->bytes += (uint64_t)received;
+    if (!atomic_load_explicit(&connection->port->is_behind, memory_order_relaxed)) {
+        connection->read_bytes = connection->bytes;
+        connection->read_messages = connection->stream.messages;
+    }
     if (verdict != ZMTP_FINE)
         return cut(connection, verdict == ZMTP_TOO_LARGE ? "too-large" : "reserved-id");
     if (connection->stream.claim && connection->stream.claim->is_complete && !take_name(connection))
@@ -523,6 +564,7 @@ int guard_close_descriptor(int fd)
         pthread_mutex_lock(&guard.mutex);
         atomic_store_explicit(&descriptors[fd], NULL, memory_order_relaxed);
         discount(guarded);
+        note_gone(guarded);
         if (guarded->claim)
             claims_leave(&guard.claims, guarded->claim, coarse_ms());
         release_port(guarded->port);
@@ -608,6 +650,20 @@ void guard_retire(int listener)
     struct guarded *guarded = find(listener);
     if (guarded)
         atomic_store(&guarded->is_retired, true);
+}
+
+void guard_note_reading(int listener, bool is_behind, uint64_t taken)
+{
+    struct guarded *guarded = find(listener);
+    if (!guarded)
+        return;
+    struct port *port = guarded->port;
+    atomic_store(&port->taken, taken);
+    if (atomic_exchange(&port->is_behind, is_behind) == is_behind)
+        return;
+    pthread_mutex_lock(&guard.mutex);
+    port->gone = port->left_bytes = port->left_until = 0;
+    pthread_mutex_unlock(&guard.mutex);
 }
 
 uint64_t guard_serial(int fd)

@@ -9,6 +9,8 @@
  *                when it is complete, and keeps any number of frames until then.
  *   routing ids  that begin with zero end the connection that claims one: a ROUTER aborts when it has handed
  *                out the same. One that another user has come with does, too (claims.h).
+ *   what is left by peers who have gone, of messages that a chain does not read for now, keeps newcomers out when it is
+ *                too much. libzmq keeps all of it, whoever comes and goes.
  *   descriptors  that run out cost the connection that asked for one. libzmq's listeners spin, or abort.
  *
  * There is one guard in a process, as there is one libc.
@@ -58,6 +60,10 @@ int guard_bind(void *zmq, const char *address, int listener, const struct guard_
 /* The socket bound with this `listener` is about to be closed: from here on it accepts nobody, who then waits for
  * the next one at that address. */
 void guard_retire(int listener);
+
+/* How the socket bound with this `listener` is read: whether it is `is_behind`, messages waiting there, and how many
+ * were `taken` ever. Its reader tells, and tells again while it is behind. */
+void guard_note_reading(int listener, bool is_behind, uint64_t taken);
 
 /* The connection that a descriptor is now, a number never given twice; 0 = none that a peer made. Any thread. */
 uint64_t guard_serial(int fd);

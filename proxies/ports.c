@@ -73,7 +73,10 @@ bool ports_have_input(struct ports *ports, bool is_stopped)
     bool has_input = false;
     for (size_t i = 0; i < ports->count; i++) {
         struct socket *socket = &ports->items[i].link.socket;
-        if (!socket->zmq || !socket->is_ready)
+        if (!socket->zmq)
+            continue;
+        socket_note_reading(socket, socket->is_ready && (is_stopped || socket->is_behind));
+        if (!socket->is_ready)
             continue;
         if (is_stopped)
             socket_settle(socket);

@@ -275,3 +275,11 @@ void socket_settle(struct socket *socket)
     int events;
     zmq_getsockopt(socket->zmq, ZMQ_EVENTS, &events, &(size_t){sizeof events});
 }
+
+void socket_note_reading(struct socket *socket, bool is_behind)
+{
+    if (socket->listener == -1 || (!is_behind && !socket->is_behind))
+        return;
+    socket->is_behind = is_behind;
+    guard_note_reading(socket->listener, is_behind, socket->taken);
+}

@@ -45,6 +45,8 @@ struct socket {
     struct guard_limits limits; /* where bound: of what its peers may do */
     int listener;       /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
     const char *inproc; /* where bound at such an address: it, of the endpoint; else NULL */
+    uint64_t taken;     /* messages, ever */
+    bool is_behind;     /* as last told to the guard */
     bool is_ready; /* may have input: its descriptor fired, or a call on it may have swallowed the signal */
 };
 
@@ -64,6 +66,9 @@ void socket_close(struct socket *socket);
 
 /* Closes it, and lets libzmq send what it holds for at most so long. */
 void socket_close_gently(struct socket *socket, int linger_ms);
+
+/* Whether messages wait there that nobody reads for now; see guard_note_reading. */
+void socket_note_reading(struct socket *socket, bool is_behind);
 
 /* Asks libzmq for the socket's state, so that its descriptor does not fire for what is known already. A PUB
  * takes in subscriptions by it. */

@@ -114,6 +114,7 @@ enum wire_received wire_receive(struct socket *socket, const struct wire_limits 
         }
         is_routing_id = false;
     } while (has_more);
+    socket->taken++;
     if (reading.is_unanswerable && envelope)
         message_close(envelope);
     if (reading.is_short || reading.is_unanswerable)

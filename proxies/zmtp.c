@@ -118,8 +118,10 @@ static enum zmtp_verdict begin_frame(struct zmtp *stream, const struct zmtp_limi
     stream->bytes = stream->bytes + length < length ? UINT64_MAX : stream->bytes + length;
     if (is_over(stream, limits))
         return ZMTP_TOO_LARGE;
-    if (!(flags & MORE))
+    if (!(flags & MORE)) {
         stream->bytes = stream->frames = 0;
+        stream->messages++;
+    }
     return ZMTP_FINE;
 }
 

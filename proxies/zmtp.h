@@ -39,9 +39,10 @@ struct zmtp_claim {
 
 /* One stream. Filled with zero bytes it is at its beginning. */
 struct zmtp {
-    uint64_t left;   /* bytes of a body, or of the greeting, still to come */
-    uint64_t bytes;  /* of the message under way, as its headers announce */
-    uint64_t frames; /* likewise */
+    uint64_t left;     /* bytes of a body, or of the greeting, still to come */
+    uint64_t bytes;    /* of the message under way, as its headers announce */
+    uint64_t frames;   /* likewise */
+    uint64_t messages; /* whose last header has come */
     uint8_t state;
     uint8_t head_bytes;
     uint8_t head[ZMTP_HEAD_BYTES]; /* the greeting or frame header now being collected */
@@ -49,7 +50,7 @@ struct zmtp {
     uint8_t body;                  /* what it is of: some are read */
     struct zmtp_property property;
     struct zmtp_claim *claim; /* filled in; the caller's. NULL = not wanted */
-    uint64_t routing_id; /* the zmtp_mark of the one that the peer claims; 0 = none */
+    uint64_t routing_id;      /* the zmtp_mark of the one that the peer claims; 0 = none */
 };
 
 enum zmtp_verdict {

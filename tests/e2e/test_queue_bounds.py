@@ -72,6 +72,39 @@ def test_block_lets_callers_wait_and_loses_nothing(net, bound):
     proxyd.wait_for(calls, accepted=500, delivered=500, failed={}, dropped={})
 
 
+def test_what_callers_leave_behind_stays_within_bounds(net):
+    """Callers send to a chain that stands still, and go: libzmq keeps their requests until they are read. Too much of
+    that keeps newcomers out until the chain reads again; who was there before waits on."""
+    calls = net.chain("rep-req", to=net.router(), queue={"max_messages": 4, "when_full": "block", "max_age": 0})
+    proxyd = paused(net, calls)
+    patient = net.pipeline(calls)
+    bodies = patient.send_each([b"%d" % n for n in range(5)])
+    proxyd.wait_for(calls, queued=4)
+
+    def is_let_in():
+        hasty = dial(calls.endpoint)
+        try:
+            hasty.handshake(b"REQ")
+            hasty.send(b"", bytes(MIB))
+        except (EOFError, ConnectionError):
+            return False
+        finally:
+            hasty.close()
+        return True
+    let_in = 0
+    while is_let_in():
+        let_in += 1
+        assert let_in < 100
+    assert proxyd.events("connection-refused", chain=calls.name, limit="unread")
+    late = net.caller(calls)
+    late.send(b"late")
+    assert late.poll(0.2) is None and patient.drain().answers == {}
+    proxyd.control("resume", calls.name)
+    assert patient.wait() == {tag: [body] for tag, body in bodies.items()}
+    assert late.receive() == [b"late"]
+    proxyd.wait_for(calls, accepted=6 + let_in, delivered=6 + let_in, orphaned=let_in)
+
+
 def test_block_on_publications_keeps_what_fits_and_takes_more_later(net):
     publisher, upstream = net.publisher(), net.rep()
     feed = net.chain("sub-req", at=publisher.endpoint, to=upstream,
