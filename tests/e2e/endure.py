@@ -17,6 +17,7 @@ import time
 import zmq
 
 from harness import ROOT, SANITIZED, eventually
+from peers import bind_when_free
 
 UNCOMMITTED = 64  # deletes that a kill may undo (G6)
 ACKED = re.compile(rb"accepted (?:synced|written) [!-~]{1,64}")
@@ -223,16 +224,9 @@ class Sink:
         self._stopping = False
         self._socket = context.socket(zmq.REP)
         self._socket.linger = 0
-        eventually(lambda: self._bind(endpoint), what=f"bind {endpoint}")
+        bind_when_free(self._socket, endpoint)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-
-    def _bind(self, endpoint):
-        try:
-            self._socket.bind(endpoint)
-            return True
-        except zmq.ZMQError:
-            return False
 
     @ends_with_context
     def _run(self):

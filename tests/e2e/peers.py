@@ -29,6 +29,19 @@ def swallow(server, request):
     """Never answers."""
 
 
+def bind_when_free(socket, endpoint):
+    """Binds as soon as the address is free: libzmq closes what had it on its own thread."""
+    def is_bound():
+        try:
+            socket.bind(endpoint)
+            return True
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:
+                raise
+            return False
+    eventually(is_bound, 5, f"bind {endpoint}")
+
+
 class Request:
     """What a server received: `route` are the frames up to and with the empty delimiter (none on REP)."""
 
@@ -70,20 +83,11 @@ class Server:
         if self._connects:
             self._socket.connect(self.endpoint)
         else:
-            eventually(self._bind, 5, f"bind {self.endpoint}")
+            bind_when_free(self._socket, self.endpoint)
         self._waker_in, self._waker_out = os.pipe()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         return self
-
-    def _bind(self):
-        try:
-            self._socket.bind(self.endpoint)
-            return True
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EADDRINUSE:
-                raise
-            return False
 
     def stop(self):
         """Closes the socket: connections break, what it still held is gone."""
@@ -220,9 +224,6 @@ class EchoProcess:
 
     def freeze(self):
         self._process.send_signal(signal.SIGSTOP)
-
-    def thaw(self):
-        self._process.send_signal(signal.SIGCONT)
 
     @property
     def bodies(self):
@@ -374,7 +375,7 @@ class Publisher:
     def __init__(self, context, endpoint, bind=True, **options):
         self.endpoint = endpoint
         self.topics = []
-        self._context, self._bind, self._options = context, bind, options
+        self._context, self._binds, self._options = context, bind, options
         self.start()
 
     def start(self):
@@ -384,16 +385,10 @@ class Publisher:
         self.socket.setsockopt(zmq.XPUB_VERBOSER, 1)
         for option, value in self._options.items():
             setattr(self.socket, option, value)
-
-        def bind():
-            try:
-                (self.socket.bind if self._bind else self.socket.connect)(self.endpoint)
-                return True
-            except zmq.ZMQError as error:
-                if error.errno != zmq.EADDRINUSE:
-                    raise
-                return False
-        eventually(bind, 5, f"bind {self.endpoint}")
+        if self._binds:
+            bind_when_free(self.socket, self.endpoint)
+        else:
+            self.socket.connect(self.endpoint)
         return self
 
     def stop(self):
@@ -463,7 +458,7 @@ class Subscriber:
 
 def _serve(endpoint, log_path, delay_s):
     socket = zmq.Context().socket(zmq.REP)
-    eventually(lambda: _try_bind(socket, endpoint), 5, f"bind {endpoint}")
+    bind_when_free(socket, endpoint)
     log = open(log_path, "ab", buffering=0)
     print("bound", flush=True)
     while True:
@@ -472,14 +467,6 @@ def _serve(endpoint, log_path, delay_s):
         if delay_s:
             time.sleep(delay_s)
         socket.send_multipart(frames)
-
-
-def _try_bind(socket, endpoint):
-    try:
-        socket.bind(endpoint)
-        return True
-    except zmq.ZMQError:
-        return False
 
 
 if __name__ == "__main__":

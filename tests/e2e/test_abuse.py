@@ -4,7 +4,6 @@ are not theirs, and a daemon that runs out of descriptors (P42, P43, P48, G7). W
 meanwhile."""
 import os
 import resource
-import socket
 import time
 
 import pytest

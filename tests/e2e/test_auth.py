@@ -11,8 +11,8 @@ import pytest
 import zmq
 
 from endure import worse
-from harness import FACTOR, PROXYCTL, PROXYD, SANITIZED, eventually, free_endpoint, holds
-from peers import Caller, error_of, plain
+from harness import FACTOR, PROXYCTL, PROXYD, SANITIZED, eventually, holds
+from peers import error_of, plain
 from zmtp import command, dial, frame, greeting, ready
 
 CANARY = "canary-7f3a-in-a-coal-mine"

@@ -8,7 +8,7 @@ import zmq
 import zmq.auth.thread
 
 from harness import FACTOR, SANITIZED, eventually, holds
-from peers import error_of, outcomes, swallow
+from peers import bind_when_free, error_of, outcomes, swallow
 from zmtp import demand_plain, refuse_with_error, reset_at_once, stay_silent
 
 QUICK = {"backoff": "20ms", "backoff_max": "200ms"}
@@ -246,15 +246,6 @@ def test_what_a_publisher_sent_before_it_closed_is_not_lost(net, attempt):
     proxyd.wait_for(feed, accepted=500, delivered=500)
 
 
-def binds(server, endpoint):
-    try:
-        server.bind(endpoint)
-    except zmq.ZMQError as error:
-        assert error.errno == zmq.EADDRINUSE
-        return False
-    return True
-
-
 def test_an_upstream_that_answers_and_closes_has_answered(net):
     """A reply that has arrived counts, even if its sender is gone when the chain comes to read it."""
     calls = net.chain("rep-req", backend={"timeout": "5s", **QUICK})
@@ -264,7 +255,7 @@ def test_an_upstream_that_answers_and_closes_has_answered(net):
     answered = 0
     for number in range(20):
         server = context.socket(zmq.REP)
-        eventually(lambda: binds(server, calls.to[0]))
+        bind_when_free(server, calls.to[0])
         proxyd.wait_for(calls, state="up")
         caller.send(b"%d" % number)
         assert server.poll(5000)

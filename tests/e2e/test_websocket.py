@@ -6,7 +6,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import threading
 
 import pytest
 
