@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Runs a real proxyd in a scratch directory and looks at it from outside: its configuration file, its control
-socket, its log, its exit status, /proc. Every snapshot of `status` taken here must balance (guarantee G1).
+socket, its log, its exit status, /proc. Every snapshot of `status` taken here must balance (G1 in test_guarantees.py).
 Nothing here sleeps for luck: `eventually` polls a condition with a deadline.
 
     PROXYD_BUILD        directory of the binaries under test (default build/)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Peers that mean harm, or behave as if they did: floods of connections, silence, messages without an end, ids that
-are not theirs, and a daemon that runs out of descriptors (P42, P43, P48, G7). Whoever behaves is served
+are not theirs, and a daemon that runs out of descriptors (G7). Whoever behaves is served
 meanwhile."""
 import os
 import resource
@@ -74,7 +74,7 @@ def write_until_cut(connection, block, most):
 
 @pytest.mark.parametrize("sources", [["127.0.0.1"], ["127.0.0.2", "127.0.0.3"]], ids=["one-address", "two"])
 def test_2000_silent_connections_keep_nobody_out_and_disappear(net, crowd, sources):
-    """(P42) More than one address may have (1024), and the good callers come from that address, too."""
+    """More than one address may have (1024), and the good callers come from that address, too."""
     calls = net.chain("rep-req", to=net.router())
     proxyd = net.proxyd(calls)
     old = net.caller(calls)
@@ -131,7 +131,7 @@ def test_the_cap_is_of_all_frontends_and_transports_together(net, crowd):
 
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
 def test_64_descriptors_and_a_flood(net, crowd, transport):
-    """(P43) libzmq's tcp listener would spin, its ipc listener abort. The limit falls by itself, with a warning."""
+    """libzmq's tcp listener would spin, its ipc listener abort. The limit falls by itself, with a warning."""
     calls = net.chain("rep-req", at=net.ipc("front") if transport == "ipc" else None, to=net.router())
     proxyd = net.proxyd(calls, prefix=["prlimit", "--nofile=64:64"])
     limited = proxyd.events("connections-limited", max_connections=4096, descriptors=64)

@@ -95,7 +95,7 @@ def test_who_logs_in_anew_with_the_right_password_comes_in(net, users):
 
 
 def test_clients_without_credentials_get_nowhere(net, users):
-    """(P38) NULL, ZMTP 1 and ZMTP 2 at an endpoint that wants a password."""
+    """NULL, ZMTP 1 and ZMTP 2 at an endpoint that wants a password."""
     calls = protected(net)
     proxyd = start(net, calls, users=users)
     net.caller(calls).knock(b"null")
@@ -147,7 +147,7 @@ def test_chains_in_the_users_file_decide_what_a_user_may_use(net, users):
 
 
 def test_a_user_who_loses_rights_is_denied_at_the_next_message(net, users):
-    """(P44) Removed, changed, and untouched users, all connected; then everybody logs in anew."""
+    """Removed, changed, and untouched users, all connected; then everybody logs in anew."""
     users.set("carl", "secret of carl")
     calls = protected(net)
     proxyd = start(net, calls, users=users)
@@ -167,7 +167,7 @@ def test_a_user_who_loses_rights_is_denied_at_the_next_message(net, users):
 
 
 def test_a_routing_id_is_the_users_who_came_with_it(net, users):
-    """(P51) Who returns under its own name is served at once, whatever became of its old connection; another user
+    """Who returns under its own name is served at once, whatever became of its old connection; another user
     is cut off, also when the owner has just gone. Both can be told from what they do, not only from silence."""
     calls = protected(net)
     proxyd = start(net, calls, users=users)
@@ -384,7 +384,7 @@ def test_curve_publications_both_ways(net):
 
 
 def test_keys_that_become_known_are_enough(net):
-    """(P37) As a client with a key that the server first refuses; and a removed key is refused at the next message."""
+    """As a client with a key that the server first refuses; and a removed key is refused at the next message."""
     (server_key, server_file), (_, our_file) = keygen(net, "server"), keygen(net, "client")
     known = net.scratch / "known"
     known.write_text("# nobody yet\n")

@@ -1,7 +1,18 @@
 # SPDX-License-Identifier: MIT
 """G1, G2, G3 and the honesty of the codes, under every fault at once: what callers heard, what upstreams saw and
-what the ledger says must tell one story. Each other guarantee has its own file: G5 and G6 test_sub_req.py, G7
-test_queue_bounds.py, G8 test_isolation.py, G10 test_recovery.py."""
+what the ledger says must tell one story. All of what proxyd promises, by the numbers that tests name it by:
+
+    G1   every snapshot of a ledger balances                       every test, by harness.py
+    G2   a request gets exactly one answer, in time                here
+    G3   what a caller heard has failed is not delivered later     here, test_timeouts.py
+    G4   what was acked as synced is delivered, or accounted for   test_buffered.py, test_durability.py, ../durability
+    G5   first attempts leave in the order of arrival              test_sub_req.py, test_buffered.py
+    G6   only an unknown outcome makes a duplicate                 test_sub_req.py, test_buffered.py
+    G7   memory and disk stay within bounds                        test_queue_bounds.py, test_abuse.py
+    G8   a stuck chain slows no other                              test_isolation.py
+    G9   a damaged store opens                                     test_durability.py, ../unit/test_store_damage.c
+    G10  when an upstream comes back, delivery resumes by itself   test_recovery.py
+"""
 import random
 import threading
 
@@ -63,7 +74,7 @@ def moody(random_source):
 
 @pytest.mark.parametrize("correlation", ["lockstep", "envelope", "auto"])
 def test_one_story_under_every_fault_at_once(net, correlation):
-    """(G1, G2, G3, P2) Upstreams that misbehave, die and come back; a small queue; oversized, malformed and aged
+    """(G1, G2, G3) Upstreams that misbehave, die and come back; a small queue; oversized, malformed and aged
     requests; callers that pipeline, and callers that leave."""
     chance = random.Random(4711)
     upstreams = [net.wire(moody(chance)) for _ in range(2)]
@@ -117,7 +128,7 @@ def test_one_story_under_every_fault_at_once(net, correlation):
             assert body not in seen, f"{error} was promised never to be delivered"
     assert heard.get("timeout", 0) + heard.get("lost", 0) > 10, "the faults did bite"
 
-    # After all that, a thousand good calls. (P2)
+    # After all that, a thousand good calls.
     for upstream in upstreams:
         upstream.handler = echo
     proxyd.wait_for(calls, state="up", seconds=7)

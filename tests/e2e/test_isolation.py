@@ -43,7 +43,7 @@ def black_hole(net):
 
 
 def test_a_name_lookup_that_hangs(net, black_hole):
-    """(P11) libzmq would resolve in its I/O thread and stop everybody for half a minute."""
+    """libzmq would resolve in its I/O thread and stop everybody for half a minute."""
     prefix, name_server = black_hole
     lost = net.chain("rep-req", name="lost", to="tcp://upstream.example.net:6000",
                      backend={"timeout": "300ms", "backoff": "10ms", "backoff_max": "50ms"})
@@ -110,7 +110,7 @@ def test_a_flooded_chain(net):
 
 
 def test_subscribers_that_never_read(net):
-    """(P16) They cost bounded memory; publications to others and other chains go on."""
+    """They cost bounded memory; publications to others and other chains go on."""
     news = net.chain("rep-pub", backend={"hwm": 10})
     calls = net.chain("rep-req", to=net.rep())
     proxyd = net.proxyd(news, calls)
@@ -142,7 +142,6 @@ def test_subscribers_that_never_read(net):
 
 
 def test_a_caller_that_never_reads(net):
-    """(P14)"""
     noisy = net.chain("rep-req", name="noisy", to=net.rep(), queue={"max_messages": 3000, "max_bytes": "512MiB"})
     calls = net.chain("rep-req", to=net.rep())
     proxyd = net.proxyd(noisy, calls)
@@ -155,7 +154,7 @@ def test_a_caller_that_never_reads(net):
 
 
 def test_idle_with_five_chains_and_no_upstream_costs_nothing(net):
-    """(P18) Under 1 % of one core while it keeps trying with the default backoff."""
+    """Under 1 % of one core while it keeps trying with the default backoff."""
     chains = [net.chain("rep-req", to=net.endpoint()), net.chain("rep-pub"),
               net.chain("sub-req", at=net.endpoint(), to=net.endpoint()),
               net.chain("sub-pub", at=net.endpoint()),

@@ -45,7 +45,7 @@ def standstill():
     net.close()
 
 
-# ---- P8: half-open links ---------------------------------------------------------------------------------------
+# ---- half-open links -------------------------------------------------------------------------------------------
 
 class Namespaces:
     """Two networks of their own, joined by a cable that can be cut: 10.231.0.1 and 10.231.0.2."""
@@ -122,7 +122,7 @@ def start_across(net, networks):
 
 
 def test_a_link_that_went_silent_is_given_up_and_comes_back(net, networks):
-    """(P8, G10) Every packet vanishes. A subscriber alone would wait for ever: only heartbeats find out."""
+    """(G10) Every packet vanishes. A subscriber alone would wait for ever: only heartbeats find out."""
     proxyd, calls, feed, publisher = start_across(net, networks)
     caller = net.caller(calls)
     assert caller.call(b"before") == [b"before"]
@@ -139,7 +139,7 @@ def test_a_link_that_went_silent_is_given_up_and_comes_back(net, networks):
 
 
 def test_a_publisher_that_was_power_cycled_is_found_again(net, networks):
-    """(P8) Its side of the connection is gone and nobody said so: ours would stay for ever."""
+    """Its side of the connection is gone and nobody said so: ours would stay for ever."""
     proxyd, _, feed, publisher = start_across(net, networks)
     networks.cut()
     networks.run("ip", "netns", "exec", networks.names[1], "ss", "-K", "state", "established")
@@ -149,10 +149,10 @@ def test_a_publisher_that_was_power_cycled_is_found_again(net, networks):
     proxyd.wait_for(feed, accepted=1)
 
 
-# ---- P51: one routing id, two connections ----------------------------------------------------------------------
+# ---- one routing id, two connections ---------------------------------------------------------------------------
 
 def test_a_caller_that_comes_back_with_its_old_identity_is_served(net):
-    """(P51) A device restarts; its old connection still looks alive."""
+    """A device restarts; its old connection still looks alive."""
     calls = net.chain("rep-req", to=net.rep())
     net.proxyd(calls)
     old = dial(calls.endpoint).handshake(b"REQ", identity=b"pi_1")
@@ -165,7 +165,7 @@ def test_a_caller_that_comes_back_with_its_old_identity_is_served(net):
 
 
 def test_nobody_gets_the_answer_to_a_request_of_a_namesake(net):
-    """(P51) The first one's reply is late; the second one, of the same identity, waits for its own."""
+    """The first one's reply is late; the second one, of the same identity, waits for its own."""
     held = []
     upstream = net.router(lambda server, request: held.append(request))
     calls = net.chain("rep-req", to=upstream, backend={"timeout": "20s"})
@@ -184,10 +184,10 @@ def test_nobody_gets_the_answer_to_a_request_of_a_namesake(net):
     old.close()
 
 
-# ---- P50: whatever arrives -------------------------------------------------------------------------------------
+# ---- whatever arrives ------------------------------------------------------------------------------------------
 
 def test_any_frames_at_all(net):
-    """(P50, B4) 2000 messages of random frames: none hurts, each is accounted for, the delimited ones answered."""
+    """2000 messages of random frames: none hurts, each is accounted for, the delimited ones answered."""
     chance = random.Random(50)
     upstream = net.rep()
     calls = net.chain("rep-req", to=upstream, queue={"max_messages": 5000})
@@ -243,7 +243,7 @@ def test_garbage_on_the_wire(net):
 
 
 def test_a_caller_may_ping(net):
-    """(P9) Heartbeats from REQ callers and towards REP upstreams keep links, and break none."""
+    """Heartbeats from REQ callers and towards REP upstreams keep links, and break none."""
     upstream = net.rep(options={zmq.HEARTBEAT_IVL: 30, zmq.HEARTBEAT_TIMEOUT: 300, zmq.HEARTBEAT_TTL: 300})
     calls = net.chain("rep-req", to=upstream)
     proxyd = net.proxyd(calls)

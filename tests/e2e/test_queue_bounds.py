@@ -165,7 +165,7 @@ def test_a_request_larger_than_the_whole_queue_is_refused_at_once(net, when_full
 
 
 def test_fill_refuse_drain_accept_again(net):
-    """(P23) As often as you like."""
+    """As often as you like."""
     calls = net.chain("rep-req", to=net.router(), queue={"max_messages": 20, "max_bytes": "1MiB"})
     proxyd = net.proxyd(calls)
     pipeline = net.pipeline(calls)
@@ -185,13 +185,13 @@ def test_fill_refuse_drain_accept_again(net):
 
 @pytest.mark.parametrize("body", [
     [bytes(11000)],                     # one frame over max_message
-    [bytes(900)] * 12,                  # (P48) frames that each fit
+    [bytes(900)] * 12,                  # frames that each fit
     [b""] * 17,                         # more than max_frames
     [b"x"] * 60,
     [bytes(39000)],                     # close to the end of mercy
 ], ids=["one-frame", "sum-of-frames", "17-empty-frames", "60-frames", "almost-4x"])
 def test_too_large_is_answered_and_the_connection_lives(net, body):
-    """(P49) Up to four times the limit a caller hears of it."""
+    """Up to four times the limit a caller hears of it."""
     upstream = net.router()
     calls = net.chain("rep-req", to=upstream, frontend={"max_message": "10KiB", "max_frames": 16})
     proxyd = net.proxyd(calls)
@@ -234,7 +234,7 @@ def assert_cut(connection):
 
 @pytest.mark.parametrize("piece", [60000, 0], ids=["filled-frames", "empty-frames"])
 def test_endless_multipart_is_cut_in_bounded_memory(net, piece):
-    """(P48, G7) A message that never ends is not kept while it arrives."""
+    """(G7) A message that never ends is not kept while it arrives."""
     calls = net.chain("rep-req", to=net.router(), frontend={"max_message": "64KiB"})
     proxyd = net.proxyd(calls)
     before = proxyd.rss_bytes()
@@ -261,7 +261,7 @@ OVERHEAD = 24 * MIB  # connections, libzmq's buffers, fragmentation: what stays 
 
 @pytest.mark.parametrize("when_full", ["reject", "drop-oldest"])
 def test_200_callers_of_1_mib_stay_within_the_byte_bound(net, when_full):
-    """(P17) 600 MiB knock at a queue of 32 MiB. While they arrive, libzmq holds the message that each caller is just
+    """600 MiB knock at a queue of 32 MiB. While they arrive, libzmq holds the message that each caller is just
     sending and, where the machine is slow, one that the chain is about to refuse; after that, only what is queued
     stays."""
     calls = net.chain("rep-req", to=net.router(), frontend={"max_message": "2MiB"},

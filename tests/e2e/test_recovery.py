@@ -21,7 +21,7 @@ def upstream_of(proxyd, chain, number=0):
 
 @pytest.mark.parametrize("window", [16, 200])
 def test_upstream_killed_with_200_requests_in_flight(net, window):
-    """(P1, P6) Every caller hears, the codes are true, nothing runs twice, and it works again afterwards."""
+    """Every caller hears, the codes are true, nothing runs twice, and it works again afterwards."""
     upstream = net.process(delay_s=0.01)
     calls = net.chain("rep-req", to=upstream, backend={
         "timeout": "1s", "window": window, "correlation": "envelope", **QUICK})
@@ -59,7 +59,7 @@ def test_upstream_killed_with_200_requests_in_flight(net, window):
     (stay_silent, "silent"),
 ], ids=["refused", "reset", "auth-denied", "mechanism-mismatch", "silent"])
 def test_resumes_after_any_kind_of_failure(net, behaviour, cause):
-    """(P37, G10) libzmq alone stays away for ever after some of these."""
+    """(G10) libzmq alone stays away for ever after some of these."""
     endpoint = net.endpoint()
     bad = net.listener(behaviour, endpoint) if behaviour else None
     calls = net.chain("rep-req", to=endpoint, backend={"timeout": "300ms", **QUICK})
@@ -93,7 +93,7 @@ def test_a_wrong_socket_type_is_survived(net):
 
 
 def test_credentials_that_become_right_are_enough(net):
-    """(P37) A real PLAIN server that first denies, then accepts, and never restarts."""
+    """A real PLAIN server that first denies, then accepts, and never restarts."""
     context = zmq.Context()
     guard = zmq.auth.thread.ThreadAuthenticator(context)
     guard.start()
@@ -138,7 +138,7 @@ def test_a_difference_of_mechanisms_is_not_taken_for_a_refusal_in_between(net):
 @pytest.mark.parametrize("balance", ["round-robin", "least-pending", "failover"])
 @pytest.mark.parametrize("absent", ["refusing", "silent"])
 def test_one_of_two_upstreams_never_up_costs_nothing(net, balance, absent):
-    """(P7) 100 of 100 are answered, none late."""
+    """100 of 100 are answered, none late."""
     never = net.listener(stay_silent).endpoint if absent == "silent" else net.endpoint()
     good = net.rep()
     calls = net.chain("rep-req", to=[never, good], backend={"timeout": "2s", "balance": balance, **QUICK})
@@ -155,7 +155,7 @@ def test_one_of_two_upstreams_never_up_costs_nothing(net, balance, absent):
 
 
 def test_requests_before_and_between_outages_all_work_again(net):
-    """(P1) The upstream reads a request and dies, again and again."""
+    """The upstream reads a request and dies, again and again."""
     upstream = net.process()
     calls = net.chain("rep-req", to=upstream, backend={"timeout": "1s", **QUICK})
     proxyd = net.proxyd(calls)

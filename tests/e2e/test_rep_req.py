@@ -62,7 +62,7 @@ def test_one_connection_may_have_thousands_of_requests_outstanding(net):
 
 
 def test_malformed_requests_are_counted_and_hurt_nobody(net):
-    """(P50) Without an empty delimiter there is nobody to answer."""
+    """Without an empty delimiter there is nobody to answer."""
     upstream = net.router()
     calls = net.chain("rep-req", to=upstream)
     proxyd = net.proxyd(calls)
@@ -231,7 +231,7 @@ def test_one_slow_call_delays_no_other(net):
 
 
 def test_a_caller_that_never_reads_its_answers_delays_no_other(net):
-    """(P14) Sending to callers never blocks; what a full pipe cannot take is counted, not waited for."""
+    """Sending to callers never blocks; what a full pipe cannot take is counted, not waited for."""
     calls = net.chain("rep-req", to=net.rep(), queue={"max_messages": 5000, "max_bytes": "1GiB"})
     proxyd = net.proxyd(calls)
     deaf = net.pipeline(calls, rcvhwm=1, rcvbuf=4096)
@@ -244,7 +244,7 @@ def test_a_caller_that_never_reads_its_answers_delays_no_other(net):
 
 
 def test_a_caller_gone_before_its_reply_is_counted_orphaned(net):
-    """(P24) Nobody waits for it, and it is no other's answer."""
+    """Nobody waits for it, and it is no other's answer."""
     held = []
     upstream = net.router(lambda server, request: held.append(request))
     calls = net.chain("rep-req", to=upstream, backend={"timeout": "20s"})

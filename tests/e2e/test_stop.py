@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Stopping and draining: everything that was accepted is answered or fails within drain_timeout, in order, with
-codes that stay true; a second signal stops at once; nothing blocks the way out (P19)."""
+codes that stay true; a second signal stops at once; nothing blocks the way out."""
 import signal
 import time
 
@@ -64,7 +64,7 @@ def test_a_request_that_waits_for_its_retry_was_sent_before(net):
 
 
 def test_with_no_upstream_at_all(net):
-    """(P19) Nobody to send to is no reason to stay."""
+    """Nobody to send to is no reason to stay."""
     calls = net.chain("rep-req", to=net.endpoint(), backend={"timeout": "20s"}, queue={"max_age": "20s"})
     proxyd = net.proxyd(calls, daemon={"drain_timeout": "300ms"})
     pipeline = net.pipeline(calls)
@@ -76,7 +76,7 @@ def test_with_no_upstream_at_all(net):
 
 
 def test_a_full_upstream_does_not_hold_it(net):
-    """(P19) Its TCP window is closed and libzmq's pipe is full."""
+    """Its TCP window is closed and libzmq's pipe is full."""
     deaf = net.listener(lambda connection: connection.handshake(b"ROUTER") and holds_open(connection))
     calls = net.chain("rep-req", to=deaf.endpoint, queue={"max_bytes": "256MiB"},
                       backend={"correlation": "envelope", "window": 100, "timeout": "20s"})

@@ -48,7 +48,7 @@ def test_several_publishers_keep_their_own_order(net):
     ("reject", range(10), None),
 ])
 def test_what_does_not_fit_is_counted_exactly(net, when_full, survivors, reason):
-    """(P15) sent = delivered + counted drops."""
+    """sent = delivered + counted drops."""
     publisher = net.publisher()
     relay = net.chain("sub-pub", at=publisher.endpoint, queue={"max_messages": 10, "when_full": when_full})
     proxyd = net.proxyd(relay)
@@ -77,7 +77,7 @@ def mute_subscriber(net, relay):
 
 
 def test_a_slow_subscriber_beside_a_fast_one(net):
-    """(P15, P16) The fast one gets everything, in order; the slow one costs bounded memory and is counted."""
+    """The fast one gets everything, in order; the slow one costs bounded memory and is counted."""
     publisher = net.publisher()
     relay = net.chain("sub-pub", at=publisher.endpoint, backend={"hwm": 20})
     proxyd = net.proxyd(relay)

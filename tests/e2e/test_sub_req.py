@@ -51,7 +51,7 @@ def test_order_holds_through_a_backlog(net, server, backend):
 
 
 def test_a_retry_goes_before_anything_not_yet_sent(net):
-    """(G5, G6, P20) One request is swallowed; it comes again, first, once, and is counted."""
+    """(G5, G6) One request is swallowed; it comes again, first, once, and is counted."""
     upstream = net.router(lambda server, request: request.number == 3 or echo(server, request))
     publisher = net.publisher()
     feed = net.chain("sub-req", at=publisher.endpoint, to=upstream,
@@ -126,7 +126,7 @@ def test_after_a_break_the_unanswered_come_again_one_at_a_time(net, upstream_cou
 
 
 def test_max_attempts_makes_a_dead_letter_and_the_rest_flow(net):
-    """(P22) Head-of-line blocking ends after max_attempts time-outs."""
+    """Head-of-line blocking ends after max_attempts time-outs."""
     publisher = net.publisher()
     upstream = net.router(lambda server, request: request.body == [b"3"] or echo(server, request))
     feed = net.chain("sub-req", at=publisher.endpoint, to=upstream, queue={"max_attempts": 2},

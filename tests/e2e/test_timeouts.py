@@ -25,7 +25,7 @@ def test_silence_ends_as_a_504_at_the_timeout(net, correlation):
 
 @pytest.mark.parametrize("correlation", ["lockstep", "envelope"])
 def test_a_reply_later_than_the_timeout_is_nobodys_answer(net, correlation):
-    """(P4, P5) The late reply meets a closed connection; the next request's answer is its own."""
+    """The late reply meets a closed connection; the next request's answer is its own."""
     def late_for_the_first(server, request):
         server.later(0.3 if request.number == 0 else 0.25, lambda: server.reply(request, *request.body))
     upstream = net.router(late_for_the_first)
@@ -38,7 +38,7 @@ def test_a_reply_later_than_the_timeout_is_nobodys_answer(net, correlation):
 
 
 def test_a_request_given_up_is_not_delivered_by_a_reconnect(net):
-    """(P3, G3) It was sent into a pipe whose peer never read it; a peer that comes then must not get it."""
+    """(G3) It was sent into a pipe whose peer never read it; a peer that comes then must not get it."""
     stuck = net.process()
     calls = net.chain("rep-req", to=stuck, backend={"timeout": "200ms", **QUICK})
     proxyd = net.proxyd(calls)
@@ -109,7 +109,7 @@ def test_lock_step_connections_fail_alone(net):
 
 @pytest.mark.parametrize("server", ["router", "wire"])
 def test_an_upstream_that_swallows_every_fifth_request(net, server):
-    """(P20) 40 of 50 are answered, ten time out, nothing stalls."""
+    """40 of 50 are answered, ten time out, nothing stalls."""
     upstream = getattr(net, server)(lambda server, request: request.number % 5 == 4 or echo(server, request))
     calls = net.chain("rep-req", to=upstream, backend={"timeout": "100ms", **QUICK})
     proxyd = net.proxyd(calls)
@@ -256,7 +256,7 @@ def test_max_age_of_a_request_that_was_sent_is_a_timeout(net):
 
 
 def test_a_request_whose_caller_died_is_not_worked_on_after_its_age(net):
-    """(P24) It expires in the queue; the upstream never sees it."""
+    """It expires in the queue; the upstream never sees it."""
     upstream = net.router()
     calls = net.chain("rep-req", to=upstream, queue={"max_age": "200ms"})
     proxyd = net.proxyd(calls)
