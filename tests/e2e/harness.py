@@ -378,6 +378,11 @@ class Proxyd:
             pytest.skip("only root can look into a process that cannot be dumped")
 
 
+def proxyctl(*words, **options):
+    """What became of a proxyctl: its returncode, stdout and stderr."""
+    return subprocess.run([PROXYCTL, *map(str, words)], capture_output=True, text=True, timeout=20 * FACTOR, **options)
+
+
 class Users:
     """A users file, made and changed by proxyctl as an operator does."""
 
@@ -394,8 +399,7 @@ class Users:
         self._run(name, "--delete")
 
     def _run(self, name, *options, text=None):
-        done = subprocess.run([PROXYCTL, "passwd", self.path, name, *options], input=text, text=True, timeout=10 * FACTOR,
-                              capture_output=True)
+        done = proxyctl("passwd", self.path, name, *options, input=text)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

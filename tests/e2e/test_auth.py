@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from endure import worse
-from harness import FACTOR, PROXYCTL, PROXYD, SANITIZED, eventually, holds
+from harness import FACTOR, PROXYCTL, PROXYD, SANITIZED, eventually, holds, proxyctl
 from peers import error_of, plain
 from zmtp import command, dial, frame, greeting, ready
 
@@ -22,7 +22,7 @@ HANDSHAKE_S = 5
 
 def keygen(net, name):
     """(public key, path of the secret key) that proxyctl made; the line for a keys file goes into NAME.pub."""
-    line = subprocess.run([PROXYCTL, "keygen", net.scratch / name], check=True, capture_output=True, text=True).stdout
+    line = proxyctl("keygen", net.scratch / name, check=True).stdout
     assert line.startswith(f"{name}:")
     (net.scratch / f"{name}.pub").write_text(line)
     return line.strip().split(":", 1)[1], net.scratch / f"{name}.key"
@@ -534,8 +534,8 @@ def test_a_start_without_its_users_file_is_refused_with_the_reason(net):
 # ---- proxyctl --------------------------------------------------------------------------------------------------
 
 def ctl(*arguments, text=None):
-    return subprocess.run([PROXYCTL, *map(str, arguments)], input=text, capture_output=True, text=True,
-                          timeout=10 * FACTOR, start_new_session=True)
+    """Without a terminal to ask on."""
+    return proxyctl(*arguments, input=text, start_new_session=True)
 
 
 def test_call_logs_in(net, users):

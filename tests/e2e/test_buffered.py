@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from harness import FACTOR, PROXYCTL, eventually, holds
+from harness import FACTOR, eventually, holds, proxyctl
 from peers import echo, outcomes, swallow
 
 QUICK = {"backoff": "10ms", "backoff_max": "50ms"}
@@ -39,8 +39,7 @@ def store_all(net, chain, bodies):
 
 
 def ctl(proxyd, *words, expect=0):
-    result = subprocess.run([PROXYCTL, "-c", proxyd.config_path, *map(str, words)], capture_output=True, text=True,
-                            timeout=10 * FACTOR)
+    result = proxyctl("-c", proxyd.config_path, *words)
     assert result.returncode == expect, result.stdout + result.stderr
     return result.stdout
 

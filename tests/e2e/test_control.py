@@ -15,7 +15,7 @@ import time
 import pytest
 import zmq
 
-from harness import FACTOR, PROXYCTL, eventually, holds, set_parent_death_signal
+from harness import FACTOR, PROXYCTL, eventually, holds, proxyctl, set_parent_death_signal
 from peers import error_of, swallow
 
 LEDGER = ["accepted", "delivered", "failed", "dropped", "expired", "dead", "queued", "inflight"]
@@ -23,13 +23,8 @@ BESIDE = ["oldest_ms", "retries", "recreates", "redelivered", "orphaned", "malfo
           "stray", "heartbeats", "slow_subscriber", "queue_bytes", "p50_us", "p99_us"]
 
 
-def run(*arguments, **options):
-    return subprocess.run([PROXYCTL, *map(str, arguments)], capture_output=True, text=True, timeout=20 * FACTOR,
-                          **options)
-
-
 def ctl(proxyd, *arguments):
-    return run("-c", proxyd.config_path, *arguments)
+    return proxyctl("-c", proxyd.config_path, *arguments)
 
 
 class Background:
@@ -360,7 +355,7 @@ def test_it_may_be_off(net):
 
 def test_every_command_of_the_usage_that_the_daemon_does_is_a_method(net):
     proxyd = net.proxyd(net.chain("rep-req"))
-    commands = re.findall(r"^  ([a-z]+) ", run("-h").stdout, re.MULTILINE)
+    commands = re.findall(r"^  ([a-z]+) ", proxyctl("-h").stdout, re.MULTILINE)
     assert commands[:3] == ["status", "top", "show"]
     own = {"call", "keygen", "passwd", "publish", "serve", "subscribe", "top"}
     for command in commands:
@@ -445,14 +440,14 @@ def test_refusals_exit_1_with_the_reason(net):
 
 def test_socket_option_needs_no_configuration(net):
     proxyd = net.proxyd(net.chain("rep-req"))
-    assert run("-s", proxyd.control_endpoint, "status").returncode == 0
-    result = run("-c", "/nonexistent.conf", "status")
+    assert proxyctl("-s", proxyd.control_endpoint, "status").returncode == 0
+    result = proxyctl("-c", "/nonexistent.conf", "status")
     assert result.returncode == 2 and "/nonexistent.conf" in result.stderr
 
 
 def test_no_daemon_is_said_at_once(net):
     began = time.monotonic()
-    result = run("-s", net.ipc("nobody.sock"), "status")
+    result = proxyctl("-s", net.ipc("nobody.sock"), "status")
     assert result.returncode == 1
     assert "is proxyd running?" in result.stderr
     assert time.monotonic() - began < 3 * FACTOR
@@ -472,7 +467,7 @@ def test_a_daemon_that_does_not_answer_is_given_up(net):
                                        ["call", "--user", "u", "tcp://127.0.0.1:1", "x"], ["--frob", "status"],
                                        ["subscribe", "--count", "-1", "tcp://127.0.0.1:1"]])
 def test_bad_usage_exits_2(arguments):
-    result = run(*arguments)
+    result = proxyctl(*arguments)
     assert result.returncode == 2 and result.stdout == "" and result.stderr
 
 
@@ -481,17 +476,17 @@ def test_bad_usage_exits_2(arguments):
 def test_call_prints_the_reply_a_frame_a_line(net):
     server = net.rep(lambda server, request: server.reply(request, b"one", "zwei ü".encode(), b"\x1b[2J\x00\xff\\",
                                                           b""))
-    result = run("call", server.endpoint, "a frame", "")
+    result = proxyctl("call", server.endpoint, "a frame", "")
     assert result.returncode == 0
     assert result.stdout == "one\nzwei ü\n\\x1b[2J\\x00\\xff\\\\\n\n"
     assert server.bodies == [(b"a frame", b"")]
-    frames = json.loads(run("call", "--json", server.endpoint, "x").stdout)
+    frames = json.loads(proxyctl("call", "--json", server.endpoint, "x").stdout)
     assert frames == ["one", "zwei ü", {"hex": b"\x1b[2J\x00\xff\\".hex()}, ""]
 
 
 def test_call_sends_frames_that_begin_with_a_dash(net):
     server = net.rep()
-    assert run("call", server.endpoint, "--", "-x", "--json").stdout == "-x\n--json\n"
+    assert proxyctl("call", server.endpoint, "--", "-x", "--json").stdout == "-x\n--json\n"
 
 
 def test_call_waits_for_a_server_that_is_only_just_starting(net):
@@ -506,11 +501,11 @@ def test_call_says_why_there_is_no_answer(net):
     for endpoint, timeout, reason in ((net.endpoint(), "200ms", "refused"),
                                       (net.rep(swallow).endpoint, "200ms", "no answer within 200 ms"),
                                       ("tcp://no-such-host.invalid:1", "5s", "unresolved")):
-        result = run("call", "--timeout", timeout, endpoint, "x")
+        result = proxyctl("call", "--timeout", timeout, endpoint, "x")
         assert result.returncode == 1 and result.stdout == ""
         assert reason in result.stderr and endpoint in result.stderr
     silent = socket.create_server(("127.0.0.1", 0))
-    result = run("call", "--timeout", "200ms", f"tcp://127.0.0.1:{silent.getsockname()[1]}", "x")
+    result = proxyctl("call", "--timeout", "200ms", f"tcp://127.0.0.1:{silent.getsockname()[1]}", "x")
     silent.close()
     assert "no connection within 200 ms" in result.stderr
 
@@ -566,7 +561,7 @@ def test_serve_waits_before_it_answers(net):
 
 def test_publish_waits_for_a_subscriber(net):
     endpoint = net.endpoint()
-    result = run("publish", "--timeout", "100ms", endpoint, "x")
+    result = proxyctl("publish", "--timeout", "100ms", endpoint, "x")
     assert result.returncode == 1 and "no subscriber within 100 ms" in result.stderr
     publisher = Background("publish", endpoint, "topic", "body")
     subscriber = net.subscriber(endpoint)

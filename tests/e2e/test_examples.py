@@ -13,7 +13,7 @@ import tempfile
 import pytest
 import zmq
 
-from harness import BUILD, FACTOR, PROXYCTL, PROXYD, ROOT, Users, eventually, set_parent_death_signal
+from harness import BUILD, FACTOR, PROXYCTL, PROXYD, ROOT, Users, eventually, proxyctl, set_parent_death_signal
 from peers import echo
 
 
@@ -56,10 +56,6 @@ def test_configuration_in_etc_starts_and_stops(path, tmp_path):
         pass
 
 
-def ctl(*words, **options):
-    return subprocess.run([PROXYCTL, *words], capture_output=True, text=True, timeout=15 * FACTOR, **options)
-
-
 def place(name, directory, **replaced):
     """The example with everything that it names in `directory`."""
     text = (ROOT / "etc" / name).read_text()
@@ -85,7 +81,7 @@ def server():
 
 def wait_up(path, chain):
     def is_up():
-        chains = json.loads(ctl("-c", path, "--json", "status").stdout)["chains"]
+        chains = json.loads(proxyctl("-c", path, "--json", "status").stdout)["chains"]
         return all(each["state"] == "up" for each in chains if each["name"] == chain)
     eventually(is_up)
 
@@ -94,26 +90,26 @@ def test_secure_example_asks_for_passwords(tmp_path, server):
     users, password = tmp_path / "users", tmp_path / "pi-1.pw"
     password.touch(0o600)
     password.write_text("open sesame\n")
-    assert ctl("passwd", users, "pi-1", "--stdin", input="open sesame\n").returncode == 0
-    assert ctl("passwd", users, "dashboard", "--chains", "samples", "--stdin", input="open sesame\n").returncode == 0
+    assert proxyctl("passwd", users, "pi-1", "--stdin", input="open sesame\n").returncode == 0
+    assert proxyctl("passwd", users, "dashboard", "--chains", "samples", "--stdin", input="open sesame\n").returncode == 0
     path = place("secure.conf", tmp_path)
     with running(path):
         wait_up(path, "pi")
-        assert ctl("call", "tcp://127.0.0.1:5558", "hello").stdout == "hello\n"
+        assert proxyctl("call", "tcp://127.0.0.1:5558", "hello").stdout == "hello\n"
         calls = ["call", "--password-file", password, "--user"]
-        assert ctl(*calls, "pi-1", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
-        assert ctl(*calls, "dashboard", "tcp://127.0.0.1:5555", "hello").stdout == "error 403 denied\n"
-        done = ctl("call", "--timeout", "300ms", "tcp://127.0.0.1:5555", "hello")
+        assert proxyctl(*calls, "pi-1", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
+        assert proxyctl(*calls, "dashboard", "tcp://127.0.0.1:5555", "hello").stdout == "error 403 denied\n"
+        done = proxyctl("call", "--timeout", "300ms", "tcp://127.0.0.1:5555", "hello")
         assert (done.returncode, done.stdout) == (1, "")
 
 
 def test_curve_example_joins_two_ends_by_keys(tmp_path, server):
-    office = ctl("keygen", tmp_path / "office").stdout.strip().split(":", 1)[1]
-    (tmp_path / "sites.keys").write_text(ctl("keygen", tmp_path / "site-7").stdout)
+    office = proxyctl("keygen", tmp_path / "office").stdout.strip().split(":", 1)[1]
+    (tmp_path / "sites.keys").write_text(proxyctl("keygen", tmp_path / "site-7").stdout)
     path = place("curve.conf", tmp_path, **{"rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7": office})
     with running(path):
         wait_up(path, "site")
-        assert ctl("call", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
+        assert proxyctl("call", "tcp://127.0.0.1:5555", "hello").stdout == "hello\n"
 
 
 def test_zmqframework_example_serves_its_workers(tmp_path):
@@ -126,7 +122,7 @@ def test_zmqframework_example_serves_its_workers(tmp_path):
             socket.connect(f"tcp://127.0.0.1:{port}")
         beats.send_multipart([b"", b"heartbeat", b'{"node_id":"node","session_id":"session","node_type":"worker"}'])
         wait_up(path, "calls")
-        assert "worker node_session  live, heard " in ctl("-c", path, "show", "calls").stdout
+        assert "worker node_session  live, heard " in proxyctl("-c", path, "show", "calls").stdout
         caller = subprocess.Popen([PROXYCTL, "call", "tcp://127.0.0.1:5555", "MESSAGE", "{}"], stdout=subprocess.PIPE,
                                   text=True, preexec_fn=set_parent_death_signal)
         assert work.poll(10000 * FACTOR)
@@ -151,18 +147,18 @@ def test_sessions_example_passes_known_sessions_only(tmp_path):
             assert server.poll(10000 * FACTOR)
             call = json.loads(server.recv())
             server.send_json({"jsonrpc": "2.0", "id": call["id"], "result": call["params"] == "known"})
-        eventually(lambda: "dropped: unverified 1" in ctl("-c", path, "status").stdout)
+        eventually(lambda: "dropped: unverified 1" in proxyctl("-c", path, "status").stdout)
     context.destroy(linger=0)
 
 
 def test_buffered_example_takes_calls_while_the_centre_is_away(tmp_path):
     path = place("buffered.conf", tmp_path)
     with running(path):
-        level, ticket = ctl("call", "tcp://127.0.0.1:5555", "hello").stdout.removeprefix("accepted ").split()
+        level, ticket = proxyctl("call", "tcp://127.0.0.1:5555", "hello").stdout.removeprefix("accepted ").split()
         assert level == "synced"
-        assert ctl("call", "tcp://127.0.0.1:5556", ticket).stdout == "pending\n"
+        assert proxyctl("call", "tcp://127.0.0.1:5556", ticket).stdout == "pending\n"
     with running(path):
-        assert ctl("-c", path, "queue", "calls", "peek", "281474976710657").stdout == "hello\n"
+        assert proxyctl("-c", path, "queue", "calls", "peek", "281474976710657").stdout == "hello\n"
 
 
 def test_collecting_example_shows_and_archives_what_sensors_publish(tmp_path, server):
@@ -175,14 +171,14 @@ def test_collecting_example_shows_and_archives_what_sensors_publish(tmp_path, se
 
         def all_shown():  # a sensor that connects may publish before it is subscribed to, and before the screen is there
             for sample in samples:
-                assert ctl("publish", ">tcp://127.0.0.1:5560", sample).returncode == 0
+                assert proxyctl("publish", ">tcp://127.0.0.1:5560", sample).returncode == 0
             return screen.poll() is not None
         eventually(all_shown, 10)
         assert screen.stdout.read() in [f"{sample}\n" for sample in samples]
         screen.stdout.close()
 
         def archived():
-            chains = {chain["name"]: chain for chain in json.loads(ctl("-c", path, "--json", "status").stdout)["chains"]}
+            chains = {chain["name"]: chain for chain in json.loads(proxyctl("-c", path, "--json", "status").stdout)["chains"]}
             return chains["archive"]["delivered"] == chains["intake"]["delivered"] >= 2
         eventually(archived)
 
@@ -192,7 +188,7 @@ def call_as(path, user, password, endpoint, request):
     file = path.parent / f"{user}.pw"
     file.touch(0o600)
     file.write_text(password)
-    return ctl("call", "--user", user, "--password-file", file, endpoint, request).stdout.rstrip("\n")
+    return proxyctl("call", "--user", user, "--password-file", file, endpoint, request).stdout.rstrip("\n")
 
 
 def test_pyzmqrpc_example_stands_in_for_its_proxies(net, tmp_path):
@@ -217,7 +213,7 @@ def test_pyzmqrpc_example_stands_in_for_its_proxies(net, tmp_path):
 
 def test_jsonrpc_example_takes_jobs_while_the_server_is_away(tmp_path):
     with running(place("jsonrpc.conf", tmp_path)):
-        job = ctl("call", "tcp://127.0.0.1:6902", '{"jsonrpc":"2.0","method":"verify","params":"4a50","id":"1"}').stdout
+        job = proxyctl("call", "tcp://127.0.0.1:6902", '{"jsonrpc":"2.0","method":"verify","params":"4a50","id":"1"}').stdout
     assert job.startswith('{"jsonrpc":"2.0","id":"1","result":{"accepted":true,"ack":"synced","ticket":"')
 
 
@@ -227,9 +223,9 @@ def test_websocket_example_joins_callers_and_subscribers_to_one_server(net, tmp_
     with running(path):
         wait_up(path, "rpc")
         wait_up(path, "events")
-        answer = ctl("call", "tcp://127.0.0.1:6135", '{"jsonrpc":"2.0","id":"x","method":"GET_METHODS","params":[]}').stdout
+        answer = proxyctl("call", "tcp://127.0.0.1:6135", '{"jsonrpc":"2.0","id":"x","method":"GET_METHODS","params":[]}').stdout
         assert json.loads(answer) == {"jsonrpc": "2.0", "id": "x", "result": []}
-        job = ctl("call", "tcp://127.0.0.1:6136", '{"jsonrpc":"2.0","id":7,"method":"CORE__LOAD","params":[{}]}').stdout
+        job = proxyctl("call", "tcp://127.0.0.1:6136", '{"jsonrpc":"2.0","id":7,"method":"CORE__LOAD","params":[{}]}').stdout
         assert json.loads(job)["result"]["ack"] == "synced"
         subscriber = net.subscriber("tcp://127.0.0.1:6138", b"on_cog_add")
         subscriber.wait_joined(lambda: server.notify("on_cog_add", ["cog"]))

@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from harness import PROXYCTL, PROXYD, ROOT, SANITIZED, host_port
+from harness import PROXYD, ROOT, SANITIZED, host_port, proxyctl
 from peers import error_of
 from webserver import certificate
 
@@ -62,7 +62,7 @@ def test_daemon_works_within_the_system_calls_of_the_unit(net):
     assert "openat" in allowed and "reboot" not in allowed
     users = net.scratch / "users"
     users.touch(mode=0o600)
-    subprocess.run([PROXYCTL, "passwd", users, "pi-1", "--stdin"], input=b"secret", check=True)
+    proxyctl("passwd", users, "pi-1", "--stdin", input="secret", check=True)
     address = net.endpoint().removeprefix("tcp://")
     group = grp.getgrgid(os.getegid()).gr_name
     upstream = net.rep()

@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from harness import FACTOR, PROXYCTL, eventually, set_parent_death_signal
+from harness import FACTOR, PROXYCTL, eventually, proxyctl, set_parent_death_signal
 
 ENTER, LEAVE = b"\x1b[?1049h\x1b[?25l", b"\x1b[?25h\x1b[?1049l"
 COLOUR = re.compile(rb"\x1b\[\d+m")
@@ -173,5 +173,5 @@ def test_reader_who_leaves_ends_it(net):
 
 @pytest.mark.parametrize("interval", ["0", "99ms", "soon", "10000d"])
 def test_interval_out_of_range_is_bad_usage(interval):
-    done = subprocess.run([PROXYCTL, "top", "-n", interval], capture_output=True, text=True, timeout=10 * FACTOR)
+    done = proxyctl("top", "-n", interval)
     assert done.returncode == 2 and interval in done.stderr

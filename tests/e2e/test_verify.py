@@ -3,13 +3,12 @@
 `cache`. The streams and the server speak as those of zmq_integration_lib."""
 import base64
 import json
-import subprocess
 import threading
 import time
 
 import pytest
 
-from harness import PROXYCTL, eventually
+from harness import eventually, proxyctl
 
 VALID = {"4a50", "alice", "bob", "é\n\""}
 
@@ -245,7 +244,7 @@ def test_the_server_may_ask_for_a_password(net):
     """As any upstream may: here it stands behind a chain of its own."""
     verifier = Verifier(net)
     users, secret = net.scratch / "users", net.scratch / "secret"
-    subprocess.run([PROXYCTL, "passwd", users, "relay", "--stdin"], input=b"sesame\n", check=True, capture_output=True)
+    proxyctl("passwd", users, "relay", "--stdin", input="sesame\n", check=True)
     secret.touch(0o600)
     secret.write_text("sesame\n")
     door = net.chain("rep-req", to=verifier, frontend={"auth": "plain"}, name="door")
