@@ -23,7 +23,7 @@
 
 enum {
     DESCRIPTORS_MAX = 1 << 20, /* Linux allows no more unless told to */
-    CHANGES_MAX = 256,         /* held back by one thread */
+    CHANGES_MAX = 4096,        /* held back by one thread */
     UNASKED = EPOLLERR | EPOLLHUP,
     BY_CHANGE = EPOLLET | EPOLLONESHOT, /* a change means something even when it changes nothing */
     SIGNALS_BYTES = 8                   /* of the kernel's sigset_t */
@@ -62,17 +62,19 @@ static bool may_be_offered(const struct watch *watch)
     return !watch->was_offered && watch->told == EPOLLIN && watch->wanted.events == (EPOLLIN | EPOLLOUT);
 }
 
-/* Tells the kernel of what has changed, but for those who can be offered room: up to `most` are, in `events`. Returns
- * their number. */
+/* Tells the kernel of what has changed, but for those who can be offered room: up to `most` are, in `events`, and when
+ * that is not 0 the others next time. Returns the number of events. */
 static int settle_changes(struct epoll_event *events, int most)
 {
-    int offered = 0;
+    int offered = 0, kept = 0;
     for (int i = 0; i < changes.count; i++) {
         int fd = changes.fds[i];
         struct watch *watch = &watches[fd];
-        if (offered < most && may_be_offered(watch)) {
+        if (most > 0 && may_be_offered(watch)) {
+            changes.fds[kept++] = fd;
+            if (offered == most)
+                continue;
             watch->was_offered = true;
-            changes.fds[offered] = fd; /* still a change */
             events[offered++] = (struct epoll_event){.events = EPOLLOUT, .data = watch->wanted.data};
             continue;
         }
@@ -80,7 +82,7 @@ static int settle_changes(struct epoll_event *events, int most)
         if (watch->wanted.events != watch->told)
             tell(changes.epoll, fd);
     }
-    changes.count = offered;
+    changes.count = kept;
     return offered;
 }
 
