@@ -315,14 +315,19 @@ bool queue_bring_back(struct queue *queue, struct queue_item *item)
     return true;
 }
 
+void queue_count_revived(struct queue *queue, size_t bytes)
+{
+    queue->dead_count--;
+    queue->dead_bytes -= bytes;
+    queue->live++;
+    queue->live_bytes += bytes;
+}
+
 bool queue_revive(struct queue *queue, struct queue_item *item)
 {
     if (!heap_reserve(queue))
         return false;
-    queue->dead_count--;
-    queue->dead_bytes -= item->bytes;
-    queue->live++;
-    queue->live_bytes += item->bytes;
+    queue_count_revived(queue, item->bytes);
     enter_ages(queue, item);
     item->place = QUEUE_RETRYING;
     item->retry_ms = INT64_MIN;

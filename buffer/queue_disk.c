@@ -41,6 +41,7 @@ struct queue_disk {
     uint64_t away, away_bytes;
     int64_t away_taken_ms; /* of about the oldest one */
     bool is_loading;
+    unsigned dropping; /* questions under way */
     bool is_sending;
     bool is_held_back; /* a lease was refused until deletes are committed */
     bool keeps_replies;
@@ -186,13 +187,18 @@ static struct queue_item *end_put(struct queue_disk *disk, struct store_op *op, 
 
 /* ---- back from the disk ---- */
 
-static void lose(struct queue_disk *disk, uint64_t count, uint64_t bytes)
+static void forget_away(struct queue_disk *disk, uint64_t count, uint64_t bytes)
 {
-    disk->damaged += count;
     disk->away -= count;
     disk->away_bytes -= bytes;
     disk->base.live -= count;
     disk->base.live_bytes -= bytes;
+}
+
+static void lose(struct queue_disk *disk, uint64_t count, uint64_t bytes)
+{
+    disk->damaged += count;
+    forget_away(disk, count, bytes);
 }
 
 /* The item for a row: its shell, if it has one, else a new one. */
@@ -233,7 +239,7 @@ static struct queue_item *item_of_row(struct queue_disk *disk, const struct stor
 static void end_load(struct queue_disk *disk, struct store_op *op)
 {
     disk->is_loading = false;
-    if (op->has_failed)
+    if (op->has_failed || disk->dropping > 0) /* a message of it may be dropped by now: again later */
         return;
     uint64_t stop = UINT64_MAX; /* items from here on have not been given out yet */
     if (!list_is_empty(&disk->base.staged))
@@ -334,30 +340,55 @@ static void end_ticket(struct store_op *op)
     message_close(&reply);
 }
 
+static void end_drop(struct queue_disk *disk, const struct store_op *op)
+{
+    disk->dropping--;
+    if (op->is_done)
+        forget_away(disk, 1, op->bytes);
+}
+
+static void end_drop_dead(struct queue_disk *disk, const struct store_op *op)
+{
+    if (!op->is_done)
+        return;
+    disk->base.dead_count--;
+    disk->base.dead_bytes -= op->bytes;
+}
+
+/* False when it could not be brought back. */
+static bool end_retry_dead(struct queue_disk *disk, struct store_op *op)
+{
+    struct queue *base = &disk->base;
+    struct list *found = list_first(&op->rows);
+    disk->revived--;
+    if (!op->is_done || !found)
+        return op->is_done;
+    const struct store_row *row = &LIST_ENTRY(found, struct store_found, link)->row;
+    if (disk->away_from != 0 && row->id >= disk->away_from) { /* it comes with its page */
+        queue_count_revived(base, row->bytes);
+        disk->away++;
+        disk->away_bytes += row->bytes;
+        return true;
+    }
+    struct queue_item *item = item_of_row(disk, row);
+    if (item && !queue_revive(base, item)) {
+        queue_item_free(base, item); /* memory is short: queued on disk, delivered after a restart */
+        return false;
+    }
+    return true;
+}
+
 static void end_change(struct queue_disk *disk, struct store_op *op)
 {
     queue_done_fn *tell;
     memcpy(&tell, &op->context[0], sizeof tell);
-    struct queue *base = &disk->base;
     bool is_done = op->is_done;
-    struct list *found = list_first(&op->rows);
-    if (op->kind == STORE_OP_DROP && is_done) {
-        disk->away--;
-        disk->away_bytes -= op->bytes;
-        base->live--;
-        base->live_bytes -= op->bytes;
-    } else if (op->kind == STORE_OP_DROP_DEAD && is_done) {
-        base->dead_count--;
-        base->dead_bytes -= op->bytes;
-    } else if (op->kind == STORE_OP_RETRY_DEAD) {
-        disk->revived--;
-        struct queue_item *item =
-            is_done && found ? item_of_row(disk, &LIST_ENTRY(found, struct store_found, link)->row) : NULL;
-        if (item && !queue_revive(base, item)) {
-            queue_item_free(base, item); /* memory is short: queued on disk, delivered after a restart */
-            is_done = false;
-        }
-    }
+    if (op->kind == STORE_OP_DROP)
+        end_drop(disk, op);
+    else if (op->kind == STORE_OP_DROP_DEAD)
+        end_drop_dead(disk, op);
+    else
+        is_done = end_retry_dead(disk, op);
     tell(op->context[1], !op->has_failed, is_done);
 }
 
@@ -508,26 +539,28 @@ static void disk_page(struct queue *queue, bool is_dead, uint64_t from_id, uint3
     op->context[1] = context;
 }
 
-static void change(struct queue *queue, enum store_op_kind kind, uint64_t id, queue_done_fn *tell,
+/* False when it was answered at once. */
+static bool change(struct queue *queue, enum store_op_kind kind, uint64_t id, queue_done_fn *tell,
                    void *context)
 {
     bool is_ours = id >> STORE_SEQUENCE_BITS == queue->last_id >> STORE_SEQUENCE_BITS;
     struct store_op *op = is_ours ? send(DISK(queue), kind, id, 0) : NULL;
     if (!op) {
         tell(context, !is_ours, false);
-        return;
+        return false;
     }
     op->is_far = true;
     memcpy(&op->context[0], &tell, sizeof tell);
     op->context[1] = context;
+    return true;
 }
 
 static void disk_drop(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
 {
     if (DISK(queue)->away_from == 0 || id < DISK(queue)->away_from)
         tell(context, true, false); /* all there is is in memory */
-    else
-        change(queue, STORE_OP_DROP, id, tell, context);
+    else if (change(queue, STORE_OP_DROP, id, tell, context))
+        DISK(queue)->dropping++;
 }
 
 static void disk_drop_dead(struct queue *queue, uint64_t id, queue_done_fn *tell, void *context)
@@ -542,8 +575,7 @@ static void disk_retry_dead(struct queue *queue, uint64_t id, queue_done_fn *tel
         tell(context, true, false);
         return;
     }
-    disk->revived++;
-    change(queue, STORE_OP_RETRY_DEAD, id, tell, context);
+    disk->revived += change(queue, STORE_OP_RETRY_DEAD, id, tell, context);
 }
 
 static void disk_find_ticket(struct queue *queue, uint64_t id, const unsigned char *secret, uint64_t owner,

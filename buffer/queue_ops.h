@@ -73,7 +73,10 @@ void queue_set_away(struct queue *queue, struct queue_item *item);
 /* An item from the medium that counts already is WAITING now. False when memory is short. */
 bool queue_bring_back(struct queue *queue, struct queue_item *item);
 
-/* A dead letter counts again, and is RETRYING, due at once. False when memory is short. */
+/* A dead letter of so many bytes counts as queued again. */
+void queue_count_revived(struct queue *queue, size_t bytes);
+
+/* The same for one in memory, which is RETRYING now, due at once. False when memory is short. */
 bool queue_revive(struct queue *queue, struct queue_item *item);
 
 /* Whether dead letters are beyond the bounds. */

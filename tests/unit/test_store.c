@@ -323,6 +323,44 @@ static void store_drops_from_the_middle_of_a_backlog(void **state)
     assert_counts(0, 0);
 }
 
+/* Restarted, and only the first page is back in memory: a dead letter from behind it waits for its page. */
+static void store_retries_a_dead_letter_from_behind_the_head_once(void **state)
+{
+    (void)state;
+    enum { COUNT = 1200 };
+    struct queue_item *items[COUNT];
+    open_kit();
+    put_all(0, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        assert_non_null(items[i] = kit_lease(&kit, 10000));
+    uint64_t last = items[COUNT - 1]->id;
+    queue_bury(kit.queue, items[COUNT - 1], "timeout");
+    reopen();
+    assert_counts(COUNT - 1, 1);
+    assert_true(was_done(queue_retry_dead, last));
+    assert_counts(COUNT, 0);
+    deliver(0, COUNT);
+    assert_counts(0, 0);
+    assert_null(kit_lease(&kit, 50));
+}
+
+/* The page that has the message in it was asked for before, and is answered before. */
+static void store_drops_a_message_that_is_just_being_read(void **state)
+{
+    (void)state;
+    open_kit();
+    put_all(0, 2000);
+    struct queue_item *first = kit_lease(&kit, 10000);
+    uint64_t id = first->id;
+    queue_nack(kit.queue, first, 0);
+    reopen();
+    assert_true(was_done(queue_drop, id + 5));
+    assert_counts(1999, 0);
+    deliver(0, 5);
+    deliver(6, 1994);
+    assert_counts(0, 0);
+}
+
 static struct asked {
     bool is_answered;
     enum queue_ticket state;
@@ -889,6 +927,8 @@ int main(void)
         TEST(store_forgets_an_item_whose_caller_was_answered),
         TEST(store_keeps_dead_letters),
         TEST(store_drops_from_the_middle_of_a_backlog),
+        TEST(store_retries_a_dead_letter_from_behind_the_head_once),
+        TEST(store_drops_a_message_that_is_just_being_read),
         TEST(store_keeps_replies_for_their_tickets),
         TEST(store_knows_no_ticket_that_it_did_not_give),
         TEST(store_without_keep_replies_keeps_none),
