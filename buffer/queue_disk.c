@@ -45,6 +45,7 @@ struct queue_disk {
     bool is_sending;
     bool is_held_back; /* a lease was refused until deletes are committed */
     bool keeps_replies;
+    unsigned changing;       /* changes that the store has not yet heard of */
     struct queue_item *shed; /* given out, to be let go at the next call */
     struct list shells;      /* AWAY items that stay because of their envelope, by id */
     int64_t clock_offset;    /* store's clock - owner's clock */
@@ -401,6 +402,20 @@ static void end_trim(struct queue_disk *disk, struct store_op *op)
     disk->base.dead_dropped += op->count;
 }
 
+static void promise(struct queue_disk *disk, int64_t sync_ms)
+{
+    disk->base.ack_level = sync_ms == 0 ? "synced" : "written";
+}
+
+/* The last of several changes counts. */
+static void end_settings(struct queue_disk *disk, const struct store_op *op)
+{
+    struct store_port_conf conf;
+    memcpy(&conf, op->data, sizeof conf);
+    if (--disk->changing == 0)
+        promise(disk, conf.sync_ms);
+}
+
 static void end_question(struct queue_disk *disk, struct store_op *op)
 {
     switch (op->kind) {
@@ -418,6 +433,9 @@ static void end_question(struct queue_disk *disk, struct store_op *op)
     case STORE_OP_DROP_DEAD:
     case STORE_OP_RETRY_DEAD:
         end_change(disk, op);
+        break;
+    case STORE_OP_CHANGE:
+        end_settings(disk, op);
         break;
     case STORE_OP_TRIM_DEAD:
         end_trim(disk, op);
@@ -632,28 +650,31 @@ static void disk_release(struct queue *queue)
 }
 
 /* What the store is told of the configuration. */
-static void fill_port_conf(struct store_port_conf *port_conf, const struct queue_disk_conf *conf)
+static struct store_port_conf port_conf_of(const struct queue_disk_conf *conf)
 {
-    port_conf->max_messages = conf->limits.max_messages;
-    port_conf->max_bytes = conf->limits.max_bytes;
-    port_conf->sync_ms = conf->sync_ms;
-    port_conf->keep_replies_ms = conf->keep_replies_ms;
-    port_conf->remember_ms = conf->remember_ms;
-    port_conf->remember_max = conf->remember_max;
+    return (struct store_port_conf){
+        .max_messages = conf->limits.max_messages,
+        .max_bytes = conf->limits.max_bytes,
+        .sync_ms = conf->sync_ms,
+        .keep_replies_ms = conf->keep_replies_ms,
+        .remember_ms = conf->remember_ms,
+        .remember_max = conf->remember_max,
+    };
 }
 
-static void promise(struct queue_disk *disk, const struct queue_disk_conf *conf)
-{
-    disk->base.ack_level = conf->sync_ms == 0 ? "synced" : "written";
-    disk->keeps_replies = conf->keep_replies_ms > 0;
-}
-
+/* The store is told; until it has answered, no ack claims more than before. */
 static void disk_change(struct queue *queue, const struct queue_disk_conf *conf)
 {
-    struct store_port_conf port_conf;
-    fill_port_conf(&port_conf, conf);
-    store_port_change(DISK(queue)->port, &port_conf);
-    promise(DISK(queue), conf);
+    struct queue_disk *disk = DISK(queue);
+    const struct store_port_conf port_conf = port_conf_of(conf);
+    struct store_op *op = send(disk, STORE_OP_CHANGE, 0, sizeof port_conf);
+    disk->keeps_replies = conf->keep_replies_ms > 0;
+    if (conf->sync_ms > 0)
+        promise(disk, conf->sync_ms);
+    if (!op)
+        return;
+    memcpy(op->data, &port_conf, sizeof port_conf);
+    disk->changing++;
 }
 
 static const struct queue_ops disk_ops = {
@@ -697,18 +718,17 @@ static struct store_op *wait_answer(struct queue_disk *disk)
 struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf *conf, char *err,
                               size_t err_bytes)
 {
-    struct store_port_conf port_conf;
-    fill_port_conf(&port_conf, conf);
-    snprintf(port_conf.name, sizeof port_conf.name, "%s", conf->name);
+    const struct store_port_conf port_conf = port_conf_of(conf);
     struct queue_disk *disk = calloc(1, sizeof *disk);
-    if (!disk || !(disk->port = store_port_new(store, &port_conf))) {
+    if (!disk || !(disk->port = store_port_new(store, conf->name, &port_conf))) {
         free(disk);
         snprintf(err, err_bytes, "out of memory or descriptors");
         return NULL;
     }
     struct queue *base = &disk->base;
     queue_init(base, &disk_ops, &conf->limits);
-    promise(disk, conf);
+    promise(disk, conf->sync_ms);
+    disk->keeps_replies = conf->keep_replies_ms > 0;
     list_init(&disk->outgoing);
     list_init(&disk->answered);
     list_init(&disk->shells);

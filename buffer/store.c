@@ -39,7 +39,8 @@ enum {
 struct store_port {
     struct list link; /* the store's */
     struct store *store;
-    struct store_port_conf conf;
+    char name[72];               /* the chain's */
+    struct store_port_conf conf; /* the store thread's, once submitted to */
     int fd;
     uint32_t chain;            /* 0 until opened */
     struct store_op *closing;  /* made beforehand, so that closing cannot fail */
@@ -157,7 +158,7 @@ void store_ops_free(struct list *ops)
     list_init(ops);
 }
 
-struct store_port *store_port_new(struct store *store, const struct store_port_conf *conf)
+struct store_port *store_port_new(struct store *store, const char *name, const struct store_port_conf *conf)
 {
     struct store_port *port = calloc(1, sizeof *port);
     struct store_op *closing = store_op_new(STORE_OP_CLOSE, 0, 0);
@@ -172,6 +173,7 @@ struct store_port *store_port_new(struct store *store, const struct store_port_c
     port->closing = closing;
     port->fd = fd;
     port->store = store;
+    snprintf(port->name, sizeof port->name, "%s", name);
     port->conf = *conf;
     port->unsynced_since_ms = -1;
     pthread_mutex_init(&port->mutex, NULL);
@@ -179,15 +181,6 @@ struct store_port *store_port_new(struct store *store, const struct store_port_c
     list_init(&port->outbox);
     list_init(&port->answers);
     return port;
-}
-
-void store_port_change(struct store_port *port, const struct store_port_conf *conf)
-{
-    port->conf.max_messages = conf->max_messages;
-    port->conf.max_bytes = conf->max_bytes;
-    port->conf.sync_ms = conf->sync_ms;
-    port->conf.keep_replies_ms = conf->keep_replies_ms;
-    port->conf.remember_ms = conf->remember_ms;
 }
 
 static void free_port(struct store_port *port)
@@ -387,11 +380,16 @@ static bool must_sync(struct store *store, struct list *end, int64_t now)
     return false;
 }
 
+static void note_all_synced(struct store *store)
+{
+    LIST_EACH (link, &store->ports)
+        PORT(link)->unsynced_since_ms = -1;
+}
+
 static void note_sync(struct store *store, struct list *end, bool is_synced, int64_t now)
 {
     if (is_synced) {
-        LIST_EACH (link, &store->ports)
-            PORT(link)->unsynced_since_ms = -1;
+        note_all_synced(store);
         return;
     }
     for (struct list *link = store->pending.next; link != end; link = link->next)
@@ -473,8 +471,8 @@ static bool must_fail(const struct store *store, const struct store_op *op)
 {
     if (store->mode == FULL)
         return is_put(op);
-    bool may_wait = is_lazy(op) || op->kind == STORE_OP_LOAD || op->kind == STORE_OP_CLOSE ||
-                    (op->kind == STORE_OP_OPEN && store->is_salvaging);
+    bool may_wait = is_lazy(op) || op->kind == STORE_OP_LOAD || op->kind == STORE_OP_CHANGE ||
+                    op->kind == STORE_OP_CLOSE || (op->kind == STORE_OP_OPEN && store->is_salvaging);
     return store->mode == BROKEN && !may_wait;
 }
 
@@ -606,7 +604,7 @@ static enum store_result set_aside(struct store *store, struct store_op *op)
     if (result == STORE_OK)
         result = store_file_commit(store->file);
     if (result == STORE_OK && store->conf.event)
-        store->conf.event(store->conf.context, STORE_EVENT_DAMAGED, op->port->conf.name, count);
+        store->conf.event(store->conf.context, STORE_EVENT_DAMAGED, op->port->name, count);
     return result;
 }
 
@@ -649,7 +647,7 @@ static enum store_result open_chain(struct store *store, struct store_op *op)
     uint32_t number;
     enum store_result result = store_file_begin(store->file, true);
     if (result == STORE_OK)
-        result = store_file_open_chain(store->file, port->conf.name, op->count, &number);
+        result = store_file_open_chain(store->file, port->name, op->count, &number);
     if (result == STORE_OK && port->conf.remember_ms == 0)
         result = store_file_forget_all(store->file, number);
     if (result == STORE_OK)
@@ -663,6 +661,19 @@ static enum store_result open_chain(struct store *store, struct store_op *op)
     result = store_file_recall(store->file, number, op->row.taken - port->conf.remember_ms, op->row.taken,
                                keep_row, &reading);
     op->has_failed = reading.is_short;
+    return result;
+}
+
+/* Whoever hears of it may promise by the new settings, whatever it was that was put before. */
+static enum store_result change_port(struct store *store, const struct store_op *op)
+{
+    struct store_port_conf *conf = &op->port->conf;
+    memcpy(conf, op->data, sizeof *conf);
+    if (conf->sync_ms > 0 || op->port->unsynced_since_ms < 0)
+        return STORE_OK;
+    enum store_result result = store_file_sync(store->file);
+    if (result == STORE_OK)
+        note_all_synced(store);
     return result;
 }
 
@@ -742,6 +753,9 @@ static bool run_question(struct store *store)
         break;
     case STORE_OP_FIND:
         result = find_ticket(store, op);
+        break;
+    case STORE_OP_CHANGE:
+        result = change_port(store, op);
         break;
     case STORE_OP_SENDING:
         result = note_sending(store, op);

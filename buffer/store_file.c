@@ -528,6 +528,7 @@ enum store_result store_file_sync(struct store_file *file)
     if (fdatasync(file->log_fd) != 0)
         return store_db_fail(&file->db, STORE_BROKEN, "syncing the log: %s", strerror(errno));
     file->mark.synced = file->mark.frames;
+    mark_write_head(file->mark_fd, &file->mark);
     return STORE_OK;
 }
 

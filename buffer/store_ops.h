@@ -25,6 +25,7 @@ enum store_op_kind {
     STORE_OP_DELETE_DEAD,
     /* Questions: answered when all before them is committed. */
     STORE_OP_OPEN,      /* its rows: what is remembered */
+    STORE_OP_CHANGE,    /* data: a struct store_port_conf; what it says of syncs holds for all before, too */
     STORE_OP_SENDING,   /* the chain has begun to deliver */
     STORE_OP_TRIM_DEAD, /* dead letters beyond the bounds go, `count` of them with `bytes` */
     STORE_OP_LOAD,
@@ -67,19 +68,15 @@ struct store_op {
 };
 
 struct store_port_conf {
-    char name[72];
-    /* store_port_change: kept replies make room for messages within these; 0 = no bound */
-    _Atomic uint64_t max_messages, max_bytes;
-    _Atomic int64_t sync_ms; /* 0: each commit is synced */
-    _Atomic int64_t keep_replies_ms;
-    _Atomic int64_t remember_ms; /* digests; 0: none */
-    uint32_t remember_max;       /* at most so many of them; does not change */
+    uint64_t max_messages, max_bytes; /* kept replies make room for messages within these; 0 = no bound */
+    int64_t sync_ms;                  /* 0: each commit is synced */
+    int64_t keep_replies_ms;
+    int64_t remember_ms;   /* digests; 0: none */
+    uint32_t remember_max; /* at most so many of them */
 };
 
-/* Both are called by the owner of a queue; neither waits for a disk. */
-struct store_port *store_port_new(struct store *store, const struct store_port_conf *conf);
-/* All but the name, from the next commit on. */
-void store_port_change(struct store_port *port, const struct store_port_conf *conf);
+/* The owner of a queue calls what follows; nothing of it waits for a disk. */
+struct store_port *store_port_new(struct store *store, const char *name, const struct store_port_conf *conf);
 /* Gives the port up: what was submitted is still carried out, nothing is answered any more. */
 void store_port_close(struct store_port *port);
 /* Hands all of `ops` over. */

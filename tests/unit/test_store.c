@@ -613,6 +613,37 @@ static void store_with_an_interval_says_written(void **state)
     assert_string_equal(queue_ack_level(kit.queue), "synced");
 }
 
+static bool is_all_synced(void)
+{
+    char path[128];
+    struct mark_head mark = {0};
+    path_of(path, "store.mark");
+    int fd = open(path, O_RDONLY);
+    assert_true(mark_read_head(fd, &mark));
+    close(fd);
+    return mark.synced == mark.frames;
+}
+
+/* What was only written before is synced first, and not when its old interval ends. */
+static void store_says_synced_only_when_all_is(void **state)
+{
+    (void)state;
+    bool is_stored;
+    kit.conf.sync_ms = KIT_FOREVER;
+    open_kit();
+    put_all(0, 10);
+    assert_false(is_all_synced());
+    kit.conf.sync_ms = 0;
+    queue_change(kit.queue, &kit.conf);
+    assert_string_equal(queue_ack_level(kit.queue), "written");
+    while (strcmp(queue_ack_level(kit.queue), "synced") != 0)
+        assert_null(kit_turn(&kit, 10000, &is_stored));
+    assert_true(is_all_synced());
+    kit.conf.sync_ms = KIT_FOREVER;
+    queue_change(kit.queue, &kit.conf);
+    assert_string_equal(queue_ack_level(kit.queue), "written");
+}
+
 static void store_is_locked_while_it_is_open(void **state)
 {
     (void)state;
@@ -939,6 +970,7 @@ int main(void)
         TEST(store_holds_chains_apart),
         TEST(store_takes_a_chain_up_again_while_it_runs),
         TEST(store_with_an_interval_says_written),
+        TEST(store_says_synced_only_when_all_is),
         TEST(store_is_locked_while_it_is_open),
         TEST(store_refuses_what_is_not_its_own),
         TEST(store_opens_every_older_version),
