@@ -124,6 +124,7 @@ enum store_result store_db_fail(struct store_db *db, enum store_result result, c
     va_start(arguments, format);
     vsnprintf(db->error, sizeof db->error, format, arguments);
     va_end(arguments);
+    db->is_doubtful |= result == STORE_BROKEN;
     return result;
 }
 
@@ -336,7 +337,7 @@ void store_db_close(struct store_db *db)
         sqlite3_finalize(db->statements[i]);
         db->statements[i] = NULL;
     }
-    if (db->sqlite && db->is_damaged) /* it is evidence now: closing must not write into it */
+    if (db->sqlite && (db->is_damaged || db->is_doubtful)) /* evidence, or no ground to write on */
         sqlite3_db_config(db->sqlite, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_close(db->sqlite);
     db->sqlite = NULL;

@@ -73,6 +73,7 @@ struct store_db {
     sqlite3_stmt *statements[SQL_COUNT];
     bool is_synced;      /* commits wait for the medium */
     bool is_damaged;     /* found out while it was in use */
+    bool is_doubtful;    /* an operation failed: what the files hold may not be on the medium */
     uint32_t log_frames; /* in the log after the last commit */
     char error[256];     /* of the last result other than STORE_OK */
 };

@@ -268,8 +268,8 @@ static enum store_result count_messages(struct store_file *file, struct chain *c
     struct store_row first, last;
     struct store_place first_place = {0}, last_place = {0};
     int has_first = read_end(file, SQL_FIRST_FROM, chain->frontier, to, &first, &first_place);
-    int has_last = read_end(file, SQL_LAST_BEFORE, from, to, &last, &last_place);
-    if (has_first == -1 || has_last == -1)
+    int has_last = has_first == -1 ? -1 : read_end(file, SQL_LAST_BEFORE, from, to, &last, &last_place);
+    if (has_last == -1)
         return store_db_failed(&file->db, "counting");
     uint64_t tail = has_first == 1 ? last_place.number - first_place.number + 1 - chain->stones : 0;
     if (has_first == -2 || has_last == -2 || (has_first == 1 && tail > last.id - first.id + 1)) {
@@ -591,9 +591,9 @@ enum store_result store_file_delete(struct store_file *file, uint64_t id, bool i
         result = store_db_run_returning(&file->db, store_db_use(&file->db, SQL_BYTES, 1, INT(id)),
                                         "finding a message", was_there, &bytes);
     if (result == STORE_OK && *was_there)
-        result = store_db_run(&file->db,
-                              store_db_use(&file->db, is_stone ? SQL_STONE : SQL_DELETE, 1, INT(id)),
-                              "deleting a message");
+        result =
+            store_db_run(&file->db, store_db_use(&file->db, is_stone ? SQL_STONE : SQL_DELETE, 1, INT(id)),
+                         "deleting a message");
     if (result != STORE_OK || !*was_there)
         return result;
     count_out(chain, bytes);
@@ -1087,6 +1087,15 @@ enum store_result store_file_tidy(struct store_file *file, bool *is_done)
 
 /* ---- opening ---- */
 
+/* So that whoever opens it next knows, be it another process. */
+static void note_doubt(struct store_file *file)
+{
+    if (!file->db.is_doubtful)
+        return;
+    file->mark.is_doubtful = true;
+    mark_write_head(file->mark_fd, &file->mark);
+}
+
 static void disconnect(struct store_file *file)
 {
     if (file->log_fd >= 0)
@@ -1129,7 +1138,11 @@ static void judge_log(struct store_file *file, const char *log_path)
 /* Makes the database when there is none, and connects to it. */
 static enum store_result connect_or_make(struct store_file *file, const char *path, bool is_new)
 {
-    enum store_result result = is_new ? store_salvage_make(&file->db, file->conf.directory) : STORE_OK;
+    enum store_result result = STORE_OK;
+    if (is_new)
+        result = store_salvage_make(&file->db, file->conf.directory);
+    else if (file->mark.is_doubtful)
+        result = store_salvage_renew_log(&file->db, file->conf.directory);
     return result == STORE_OK ? store_db_connect(&file->db, path, false) : result;
 }
 
@@ -1202,6 +1215,8 @@ static enum store_result open_database(struct store_file *file, bool is_first)
     }
     if (result == STORE_OK)
         file->log_fd = open(log_path, O_RDONLY | O_CLOEXEC);
+    if (result == STORE_OK)
+        file->mark.is_doubtful = file->db.is_doubtful = false;
     return result;
 }
 
@@ -1262,6 +1277,7 @@ enum store_result store_file_open(struct store_file **result, const struct store
 
 enum store_result store_file_reopen(struct store_file *file)
 {
+    note_doubt(file);
     disconnect(file);
     enum store_result result = open_database(file, false);
     if (result == STORE_OK)
@@ -1292,6 +1308,7 @@ void store_file_close(struct store_file *file)
     if (!file)
         return;
     if (file->db.sqlite) {
+        note_doubt(file);
         disconnect(file);
         file->mark.is_clean = true;
         file->mark.frames = file->mark.synced = 0;

@@ -8,6 +8,7 @@
  *   store.mark          how far the last commit went and how much each chain then held (store_mark.h)
  *   store.reserve       4 MiB to give up when the disk is full
  *   store.lock          one proxyd at a time
+ *   store.db.copy-wal   while a log is copied that a failed sync made doubtful
  *   store.db.corrupt-*  damaged databases, set aside for good
  */
 #ifndef PROXYD_BUFFER_STORE_FILE_H

@@ -29,8 +29,10 @@ struct mark_head {
     int64_t store_ms; /* the store's clock, and the machine's at that moment */
     int64_t boot_ms;
     int64_t wall_ms;
-    char boot_id[40];
+    char boot_id[39];
+    bool is_doubtful; /* a write or sync failed: the log has to be copied before it is relied on */
 };
+_Static_assert(sizeof(bool) == 1, "a mark keeps its size");
 
 struct mark_chain {
     uint32_t crc; /* of what follows */

@@ -138,6 +138,24 @@ static void graft_first_page(const char *path, const char *tmp)
         close(to);
 }
 
+/* Once a write failed, the kernel may take pages for written that are not, and blocks for in use that are not: only
+ * a file of its own is sure to reach the medium with a sync. */
+static enum store_result renew_log(const struct site *site)
+{
+    char path[STORE_DB_PATH], copy[STORE_DB_PATH];
+    path_of(site, "store.db-wal", path);
+    path_of(site, "store.db.copy-wal", copy);
+    if (access(path, F_OK) != 0 && errno == ENOENT)
+        return STORE_OK;
+    if (copy_file(path, copy) && sync_path(site, "store.db.copy-wal") &&
+        move_file(site, "store.db.copy-wal", "store.db-wal") && sync_path(site, "."))
+        return STORE_OK;
+    int code = errno;
+    unlink(copy);
+    return store_db_fail(site->db, code == ENOSPC ? STORE_FULL : STORE_BROKEN, "copying %s: %s", path,
+                         strerror(code));
+}
+
 static sqlite3 *open_damaged(const char *path)
 {
     sqlite3 *db = NULL;
@@ -314,6 +332,11 @@ static enum store_result salvage_all(const struct site *site, uint64_t *saved, u
 enum store_result store_salvage_make(struct store_db *db, const char *directory)
 {
     return make(&(struct site){.db = db, .directory = directory, .mark_fd = -1});
+}
+
+enum store_result store_salvage_renew_log(struct store_db *db, const char *directory)
+{
+    return renew_log(&(struct site){.db = db, .directory = directory, .mark_fd = -1});
 }
 
 enum store_result store_salvage_finish(struct store_db *db, const char *directory, bool *was_begun)

@@ -37,6 +37,8 @@ struct record {
 };
 
 struct shared {
+    bool refuses;
+    uint64_t refused;
     uint64_t count, bytes; /* count is published last */
     struct record records[LOG_RECORDS];
 };
@@ -145,6 +147,11 @@ static void serve_one(struct medium *medium, int fd, const struct fuse_in_header
         struct fuse_write_out out = {.size = write->size};
         if (write->offset > DISK_BYTES || write->size > DISK_BYTES - write->offset) {
             reply(fd, in->unique, -ENOSPC, NULL, 0);
+            break;
+        }
+        if (__atomic_load_n(&medium->shared->refuses, __ATOMIC_SEQ_CST)) {
+            reply(fd, in->unique, -EIO, NULL, 0);
+            __atomic_fetch_add(&medium->shared->refused, 1, __ATOMIC_SEQ_CST);
             break;
         }
         memcpy(medium->disk + write->offset, write + 1, write->size);
@@ -301,6 +308,16 @@ struct medium *medium_new(const char *directory, char *err, size_t err_bytes)
 uint64_t medium_position(const struct medium *medium)
 {
     return __atomic_load_n(&medium->shared->count, __ATOMIC_SEQ_CST);
+}
+
+void medium_refuse(struct medium *medium, bool refuses)
+{
+    __atomic_store_n(&medium->shared->refuses, refuses, __ATOMIC_SEQ_CST);
+}
+
+uint64_t medium_refused(const struct medium *medium)
+{
+    return __atomic_load_n(&medium->shared->refused, __ATOMIC_SEQ_CST);
 }
 
 /* What still wrote to the image would be in the next cut. */

@@ -24,6 +24,10 @@ struct medium *medium_new(const char *directory, char *err, size_t err_bytes);
 /* How many writes and syncs it has seen. */
 uint64_t medium_position(const struct medium *medium);
 
+/* From now on it refuses every write, or none; and how many it has refused. */
+void medium_refuse(struct medium *medium, bool refuses);
+uint64_t medium_refused(const struct medium *medium);
+
 /* Unmounts it; the log stays. */
 void medium_stop(struct medium *medium);
 

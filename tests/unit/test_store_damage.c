@@ -6,6 +6,7 @@
  * Bits that flip and files that are cut short, anywhere in the database and its log, after kill -9 and after an
  * orderly end: the store opens, nothing wrong is delivered, what is lost is counted, the rest is delivered in order.
  */
+#include "buffer/store_db.h"
 #include "tests/unit/scratch.h"
 #include "tests/unit/store_kit.h"
 
@@ -326,6 +327,22 @@ static void store_knows_a_chain_that_lost_its_name_or_number(void **state)
     }
 }
 
+/* Nothing was ever delivered, so that the counting begins with the page that cannot be read. */
+static void store_opens_when_the_first_message_cannot_be_read(void **state)
+{
+    (void)state;
+    static const char first_body[] = {2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 0};
+    scratch_clear(&trial);
+    memset(&kit, 0, sizeof kit);
+    assert_true(kit_open(&kit, trial.path));
+    assert_int_equal(kit_put_all(&kit, 0, LAST + 1, BYTES), LAST + 1);
+    kit_close(&kit);
+    flip("store.db", offset_of("store.db", first_body) / STORE_DB_PAGE * STORE_DB_PAGE, 0);
+    struct result result = drain("damaged first page");
+    assert_in_range(result.delivered, LAST + 1 - STORE_DB_PAGE / BYTES, LAST);
+    assert_int_equal(kit.events[STORE_EVENT_SALVAGED], 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +354,7 @@ int main(void)
         cmocka_unit_test(store_believes_no_damaged_mark),
         cmocka_unit_test(store_sets_a_damaged_database_aside),
         cmocka_unit_test(store_knows_a_chain_that_lost_its_name_or_number),
+        cmocka_unit_test(store_opens_when_the_first_message_cannot_be_read),
     };
     return cmocka_run_group_tests_name("damaged store", tests, set_up, tear_down);
 }
