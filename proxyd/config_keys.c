@@ -301,8 +301,11 @@ void config_key_range(const struct config_key *key, char *out, size_t size)
         size_t used = (size_t)snprintf(out, size, "one of ");
         list_words(key->words, out + used, size - used);
     } else
-        snprintf(out, size, "from %s to %s%s%s", key->low, key->high,
-                 key->type == CONFIG_TEXT ? " bytes" : "", key->is_off_allowed ? ", or 0 = off" : "");
+        snprintf(out, size, "from %s to %s%s", key->low, key->high,
+                 key->type == CONFIG_TEXT     ? " bytes"
+                 : config_key_has_always(key) ? ", or 0 = always"
+                 : key->is_off_allowed        ? ", or 0 = off"
+                                              : "");
 }
 
 /* ---- The reference ---- */

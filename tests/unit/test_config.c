@@ -499,6 +499,7 @@ static void durations_and_sizes_need_their_unit(void **state)
     refuse_rest("sub-req", "queue = { sync = \"never\"; };",
                 "queue.sync must be a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", \"7d\", or "
                 "\"always\"");
+    refuse_rest("sub-req", "queue = { sync = \"2h\"; };", "queue.sync must be from 1ms to 1h, or 0 = always");
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         char front[100];
         snprintf(front, sizeof(front), "max_message = %s;", sizes[i]);
