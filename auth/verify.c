@@ -71,9 +71,8 @@ struct verify {
      * needs more takes all. */
     unsigned part_count, parts_taken;
     size_t part_bytes;
-    void *reserves
-        [WORKERS_MAX];  /* address space, for the parts not taken; MAP_FAILED = none, or not to be had */
-    bool waits_for_all; /* the next job needs all parts */
+    void *reserves[WORKERS_MAX]; /* address space for the parts not taken; MAP_FAILED = not had */
+    bool waits_for_all;          /* the next job needs all parts */
 };
 
 /* Takes address space, and under strict overcommit memory, that nobody else in this process can then use. */

@@ -218,8 +218,7 @@ static void send_reply(struct zap *zap, struct caller *caller, enum zap_verdict 
 {
     struct zap_bytes reply[ZAP_REPLY_FRAMES];
     zap_reply_write(reply, caller->request.id, verdicts[verdict].status, verdicts[verdict].text, user_id);
-    /* A connection that has gone meanwhile takes its route along: the ROUTER drops the reply, which is right.
-     */
+    /* A connection that has gone meanwhile takes its route along: the ROUTER drops the reply. That is right. */
     if (zmq_msg_send(&caller->routing, zap->socket, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
         return;
     for (int i = 0; i < ZAP_REPLY_FRAMES; i++)

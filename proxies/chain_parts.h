@@ -72,7 +72,7 @@ struct chain {
     bool has_backlog;           /* the last turn stopped at its budget */
     bool is_held;               /* nothing is sent: the backend or the store is about to be exchanged */
     bool is_closed;             /* nothing is taken: the store is */
-    bool may_hold_unfit;        /* messages taken for another backend: it was exchanged, or a store has outlived it */
+    bool may_hold_unfit;        /* messages taken for a backend before this one, in this run or a store's */
     bool has_failed;            /* an exchange has, and the chain ends */
     int64_t unconnected_ms;     /* since when no upstream is connected; -1 = one is */
     uint64_t turns;

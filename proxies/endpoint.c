@@ -17,24 +17,18 @@
 #define HOST_MAX        253 /* of a DNS name */
 #define INPROC_NAME_MAX 255
 
-static const struct {
-    const char *prefix;
-    enum transport transport;
-} transports[] = {
-    {"tcp://", TRANSPORT_TCP},
-    {"ipc://", TRANSPORT_IPC},
-    {"inproc://", TRANSPORT_INPROC},
-    {"ws://", TRANSPORT_WS},
-    {"wss://", TRANSPORT_WSS},
+static const char *const prefixes[] = {
+    [TRANSPORT_TCP] = "tcp://", [TRANSPORT_IPC] = "ipc://", [TRANSPORT_INPROC] = "inproc://",
+    [TRANSPORT_WS] = "ws://",   [TRANSPORT_WSS] = "wss://",
 };
 
 /* What follows the transport, or NULL when there is none that we know. */
 static const char *skip_transport(struct endpoint *endpoint)
 {
-    for (size_t i = 0; i < sizeof(transports) / sizeof(transports[0]); i++) {
-        size_t length = strlen(transports[i].prefix);
-        if (strncmp(endpoint->address, transports[i].prefix, length) == 0) {
-            endpoint->transport = transports[i].transport;
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+        size_t length = strlen(prefixes[i]);
+        if (strncmp(endpoint->address, prefixes[i], length) == 0) {
+            endpoint->transport = (enum transport)i;
             return endpoint->address + length;
         }
     }
@@ -131,7 +125,7 @@ static const char *parse_websocket(struct endpoint *endpoint, const char *rest)
     size_t size;
     const char *authority = endpoint_authority(endpoint, &size);
     const char *colon = memrchr(authority, ':', size), *bracket = memrchr(authority, ']', size);
-    if (endpoint->transport == TRANSPORT_WSS && bracket != NULL) /* libwebsockets cuts it at its first colon */
+    if (endpoint->transport == TRANSPORT_WSS && bracket != NULL) /* which it cuts at the first colon */
         return "libwebsockets cannot hold an IPv6 address against a certificate, but a name";
     bool has_port = colon != NULL && (bracket == NULL || bracket < colon);
     char place[HOST_MAX + sizeof "[]:65535"];

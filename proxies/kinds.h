@@ -23,8 +23,8 @@ struct kind {
     const struct front_ops *front;
     const struct back_ops *back;
     enum answer answer;
-    bool is_ordered;      /* a failed message is tried again before anything behind it */
-    bool retries_forever; /* until answered; else as often as `retries` says */
+    bool is_ordered;       /* a failed message is tried again before anything behind it */
+    bool retries_forever;  /* until answered; else as often as `retries` says */
     bool hears_websockets; /* its publishers are WebSocket servers */
 };
 

@@ -78,8 +78,9 @@ static int open_websocket(struct link *link, const char *address, char *err, siz
     if (socket_open(&link->socket, runtime->zmq, link->around->poller, &pair, link->conf->endpoint, err,
                     err_size) != 0)
         return -1;
-    link->websocket = websocket_start(runtime->websockets, link->conf->endpoint, address, &link->conf->options,
-                                      &link->socket, link->around->waker, err, err_size);
+    link->websocket =
+        websocket_start(runtime->websockets, link->conf->endpoint, address, &link->conf->options,
+                        &link->socket, link->around->waker, err, err_size);
     if (!link->websocket)
         socket_close(&link->socket);
     return link->websocket ? 0 : -1;
@@ -200,8 +201,7 @@ static enum link_event came_up(struct link *link)
 
 static enum link_event tick_connected(struct link *link, int64_t now_ms)
 {
-    struct watch_facts facts =
-        link->websocket ? websocket_facts(link->websocket) : watch_facts(link->watch);
+    struct watch_facts facts = link->websocket ? websocket_facts(link->websocket) : watch_facts(link->watch);
     if (facts.end != WATCH_OPEN && link->state == LINK_CONNECTING && facts.handshakes == 0)
         return did_not_connect(link, cause_of(link, facts.end), now_ms);
     if (link->state == LINK_CONNECTING && facts.handshakes > 0)

@@ -14,7 +14,7 @@ struct lru {
     size_t entry_bytes;
     uint32_t max, count;
     uint64_t multiplier; /* odd */
-    struct list ages; /* least recent first */
+    struct list ages;    /* least recent first */
     struct list buckets[BUCKETS];
 };
 

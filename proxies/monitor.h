@@ -29,11 +29,11 @@ void watch_stop(struct watch *watch, void *watched);
 
 /* How a connection ended, or did not come about. */
 enum watch_end {
-    WATCH_OPEN,    /* it has not */
-    WATCH_REFUSED, /* nobody listens, or the address cannot be reached */
-    WATCH_LOST,    /* it was there and broke */
-    WATCH_SILENT,  /* the peer did not finish its handshake in time */
-    WATCH_DENIED,  /* the peer refused our credentials */
+    WATCH_OPEN,     /* it has not */
+    WATCH_REFUSED,  /* nobody listens, or the address cannot be reached */
+    WATCH_LOST,     /* it was there and broke */
+    WATCH_SILENT,   /* the peer did not finish its handshake in time */
+    WATCH_DENIED,   /* the peer refused our credentials */
     WATCH_MISMATCH, /* the peer wants another security mechanism, or is no such peer at all */
     WATCH_UNTRUSTED /* TLS: the peer's certificate is not to be trusted */
 };

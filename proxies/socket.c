@@ -257,9 +257,8 @@ void socket_close_gently(struct socket *socket, int linger_ms)
         poller_remove(socket->poller, descriptor(socket->zmq));
     if (socket->listener != -1)
         guard_retire(socket->listener);
-    if (socket->inproc)
-        zmq_unbind(socket->zmq,
-                   socket->inproc); /* the name is free now, and not only when libzmq has closed it */
+    if (socket->inproc) /* the name is free now, and not only when libzmq has closed it */
+        zmq_unbind(socket->zmq, socket->inproc);
     zmq_setsockopt(socket->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     zmq_close(socket->zmq);
     *socket = (struct socket){.poller = socket->poller, .listener = -1};

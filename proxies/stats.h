@@ -20,7 +20,8 @@ const char *chain_state_name(enum chain_state state);
 struct upstream_stats {
     const char *endpoint; /* as configured; lives as long as the chain's configuration */
     enum upstream_state state;
-    const char *cause; /* static: auth-denied, mechanism-mismatch, refused, silent, unresolved, untrusted; or NULL */
+    /* static: auth-denied, mechanism-mismatch, refused, silent, unresolved or untrusted; or NULL */
+    const char *cause;
     uint32_t inflight;
     uint32_t connections; /* with a finished handshake */
     const char *peer;     /* static: how requests are told apart there, "lockstep" or "envelope"; or NULL */

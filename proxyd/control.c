@@ -214,8 +214,7 @@ static void send_json(struct control *control, struct message *envelope, json_t 
     char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
     struct message body;
     message_init(&body);
-    /* A peer that is gone or does not read gets nothing: the socket is for those who wait for their answer.
-     */
+    /* A peer that is gone or does not read gets nothing: the socket is for who waits for an answer. */
     if (text && message_add_bytes(&body, text, strlen(text)) == 0)
         (void)wire_send(&control->socket, envelope, true, &body);
     message_close(&body);
@@ -403,8 +402,7 @@ int control_fd(const struct control *control)
 
 void control_close(struct control *control)
 {
-    /* libzmq leaves the file. First the file, then the socket: in between nobody else can have bound there.
-     */
+    /* libzmq leaves the file. The file goes first: until the socket does, nobody else can have bound there. */
     if (file_of(control))
         unlink(file_of(control));
     LIST_EACH_SAFE (link, following, &control->askers)

@@ -54,11 +54,11 @@ struct guarded {
     char domain[DOMAIN_BYTES];
     const struct chain_conf *conf;
     const struct text_list *patterns;
-    struct users_view view;    /* no slot: nobody is asked for a name */
-    const struct users *users; /* of this turn */
+    struct users_view view;          /* no slot: nobody is asked for a name */
+    const struct users *users;       /* of this turn */
     char decided_id[USERS_ID_BYTES]; /* the last message's, and who it stands for in `users`; "" = none */
     const char *decided;
-    struct limits *limits;     /* NULL: no rate */
+    struct limits *limits; /* NULL: no rate */
 };
 
 /* ---- what the configuration asks for ---- */

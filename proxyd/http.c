@@ -263,8 +263,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     (void)upload_size;
     static char is_known;
     const struct http *http = context;
-    if (*request !=
-        &is_known) { /* the headers are there; what may be answered is answered at the second call */
+    if (*request != &is_known) { /* only the headers are there: what may be answered is, at the second call */
         struct answer refusal = refuse(http, connection, method);
         *request = &is_known;
         return refusal.status ? send_answer(connection, &refusal, "text/plain; charset=utf-8") : MHD_YES;

@@ -12,8 +12,7 @@
  * sent or nobody asked for it; -1 with errno when it was not sent, which is no reason to stop. */
 int notify_send(const char *state);
 
-/* How often WATCHDOG=1 must be sent at the latest, in microseconds; 0 when no watchdog watches this process.
- */
+/* How often WATCHDOG=1 must be sent at least, in microseconds; 0 when no watchdog watches this process. */
 int64_t notify_watchdog_usec(void);
 
 #endif

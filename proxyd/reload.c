@@ -40,8 +40,7 @@ struct reload {
     size_t step_count;
     struct slot *slots; /* room for those to come, and for their chains; until the commit */
     struct chain **chains;
-    bool *
-        follows; /* step_count squared: [i][k]: i connects by inproc to what k binds, and both are exchanged */
+    bool *follows; /* [i * step_count + k]: i connects by inproc to what k binds, and both are exchanged */
     struct reload_result result;
 };
 

@@ -497,7 +497,8 @@ static void durations_and_sizes_need_their_unit(void **state)
             "\"7d\"");
     }
     refuse_rest("sub-req", "queue = { sync = \"never\"; };",
-                "queue.sync must be a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", \"7d\", or "
+                "queue.sync must be a duration with its unit, such as \"250ms\", \"5s\", \"10m\", \"24h\", "
+                "\"7d\", or "
                 "\"always\"");
     refuse_rest("sub-req", "queue = { sync = \"2h\"; };", "queue.sync must be from 1ms to 1h, or 0 = always");
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -798,7 +799,8 @@ static void endpoints_must_be_usable(void **state)
            "c:1: chain \"a\": frontend.endpoints: endpoint \"ipc://no/x\": no: No such file or directory\n"
            "c:1: chain \"a\": frontend.endpoints: endpoint \"ipc://c/x\": c: Not a directory\n");
     refuse_front("sub-pub", "subscribe = [ ];", "frontend.subscribe is empty");
-    expect("chains = ( { name = \"a\"; kind = \"buffered-rep-req\"; backend = { endpoints = [ \"tcp://h:1\" ]; };"
+    expect("chains = ( { name = \"a\"; kind = \"buffered-rep-req\"; backend = { endpoints = [ \"tcp://h:1\" "
+           "]; };"
            " frontend = { endpoints = [ \"tcp://*:1\" ]; allow = [ ]; deny = [ ]; tickets = [ ]; };"
            " queue = { store = \"memory\"; }; } );",
            "");

@@ -197,7 +197,8 @@ static void loopback_is_local(void **state)
     assert_false(is_local("tcp://central:1"));
 }
 
-static void expect_websocket(const char *text, const char *host, int port, const char *authority, const char *path)
+static void expect_websocket(const char *text, const char *host, int port, const char *authority,
+                             const char *path)
 {
     size_t size;
     struct endpoint endpoint = parsed(text, true);
@@ -216,7 +217,8 @@ static void websocket_gives_host_port_and_path(void **state)
     (void)state;
     expect_websocket("ws://127.0.0.1:6133", "127.0.0.1", 6133, "127.0.0.1:6133", "");
     expect_websocket(">ws://bot.example", "bot.example", 80, "bot.example", "");
-    expect_websocket("wss://bot.example/rpc/v3?key=a:b", "bot.example", 443, "bot.example", "/rpc/v3?key=a:b");
+    expect_websocket("wss://bot.example/rpc/v3?key=a:b", "bot.example", 443, "bot.example",
+                     "/rpc/v3?key=a:b");
     expect_websocket("ws://[::1]/", "::1", 80, "[::1]", "/");
     expect_websocket("ws://[::1]:99/a@b", "::1", 99, "[::1]:99", "/a@b");
     refused("@ws://a", false, "never bound");

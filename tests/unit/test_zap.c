@@ -691,7 +691,8 @@ static void user_changed_while_being_verified_must_come_again(void **state)
     send_frames(client, good, 3); /* malformed: nothing is judged before both others are there */
     sem_wait(&door->is_held);
     send_frames(client, good, 9);
-    send_frames(client, good, 3); /* in the same turn, so the first is with the worker, or is back and not seen */
+    /* in the same turn, so the first is with the worker, or is back and not seen */
+    send_frames(client, good, 3);
     sem_post(&door->may_go);
     sem_wait(&door->is_held);
     users_slot_swap(door->users, make_users((const char *const[]){"alice", "changed", "-", NULL}));
