@@ -196,7 +196,7 @@ static struct outcome do_method(struct control *control, const json_t *request, 
         const char *wrong = inspect_ask(control->scope.inspect, id, chain, params, envelope, request_id);
         return wrong ? refuse(RPC_INVALID_PARAMS, "%s", wrong) : outcome;
     }
-    outcome.failure = (struct failure){RPC_INTERNAL_ERROR, "memory is short"};
+    outcome.failure = (struct failure){RPC_INTERNAL_ERROR, "out of memory"};
     outcome.result = methods[id](control, chain, &outcome.failure);
     return outcome;
 }
@@ -377,7 +377,7 @@ static int bind_control(struct control *control, const char *group, char *err, s
 struct control *control_open(const struct daemon_conf *conf, const struct control_scope *scope, char *err,
                              size_t err_size)
 {
-    char why[256] = "memory is short";
+    char why[256] = "out of memory";
     struct control *control = calloc(1, sizeof(*control));
     if (control) {
         control->scope = *scope;

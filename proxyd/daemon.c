@@ -540,7 +540,7 @@ static int start(struct daemon *daemon)
             .context = daemon,
         };
         if (!daemon->inspect)
-            return daemon_failed(daemon, "start-failed", NULL, "memory is short");
+            return daemon_failed(daemon, "start-failed", NULL, "out of memory");
         daemon->control = control_open(&config->daemon, &scope, err, sizeof(err));
         if (!daemon->control)
             return daemon_failed(daemon, "start-failed", NULL, err);

@@ -146,7 +146,7 @@ const char *inspect_ask(struct inspect *inspect, enum command_id id, struct chai
 {
     struct question *question = calloc(1, sizeof(*question));
     if (!question)
-        return "memory is short";
+        return "out of memory";
     const char *wrong =
         id == COMMAND_TICKET ? read_ticket(&question->ask, params) : read_action(&question->ask, id, params);
     if (wrong) {

@@ -79,7 +79,7 @@ struct peer *peer_open(const struct peer_conf *conf, char *err, size_t err_size)
 {
     struct peer *peer = calloc(1, sizeof(*peer));
     if (!peer) {
-        snprintf(err, err_size, "memory is short");
+        snprintf(err, err_size, "out of memory");
         return NULL;
     }
     peer->signals = peer->poller.epoll = -1;

@@ -157,7 +157,7 @@ static void check_store(struct reload *reload, const struct step *step)
     struct chain_stats stats;
     const struct queue_conf *queue = &step->conf->queue;
     if (chain_stats(step->chain, &stats) < 0) {
-        add_problem(reload, step->conf->name, "memory is short");
+        add_problem(reload, step->conf->name, "out of memory");
         return;
     }
     uint64_t count = stats.ledger.queued + stats.ledger.inflight;
@@ -211,7 +211,7 @@ static void compare(struct daemon *daemon, struct reload *reload)
     reload->chains = calloc(next->chain_count, sizeof(struct chain *));
     if (!reload->steps || !reload->follows || !reload->slots || !reload->chains) {
         reload->step_count = 0;
-        add_problem(reload, NULL, "memory is short");
+        add_problem(reload, NULL, "out of memory");
         return;
     }
     for (size_t i = 0; i < next->chain_count; i++) {
@@ -292,7 +292,7 @@ static bool prepare(struct daemon *daemon, struct reload *reload)
     if (has_doors)
         open_added(daemon, reload);
     if (has_doors && !has_problems(reload) && !doors_commit(daemon->doors, reload->next))
-        add_problem(reload, NULL, "memory is short");
+        add_problem(reload, NULL, "out of memory");
     if (has_problems(reload))
         undo(daemon, reload, has_doors);
     return !has_problems(reload);
@@ -566,7 +566,7 @@ void reload_begin(struct daemon *daemon, const char *cause)
 {
     struct reload *reload = calloc(1, sizeof(*reload));
     if (!reload) {
-        daemon_failed(daemon, "reload-failed", NULL, "memory is short");
+        daemon_failed(daemon, "reload-failed", NULL, "out of memory");
         return;
     }
     daemon->reload = reload;

@@ -90,7 +90,7 @@ static int make_message(const struct tryout *tryout, struct message *message)
     message_init(message);
     for (int i = 0; i < tryout->word_count; i++)
         if (message_add_bytes(message, tryout->words[i], strlen(tryout->words[i])) < 0)
-            return complain(tryout, "memory is short");
+            return complain(tryout, "out of memory");
     return 0;
 }
 
@@ -171,7 +171,7 @@ static int publish_lines(const struct tryout *tryout, struct peer *peer)
         if (size > 0 && line[size - 1] == '\n')
             size--;
         if (message_add_bytes(&message, line, (size_t)size) < 0)
-            status = complain(tryout, "memory is short");
+            status = complain(tryout, "out of memory");
         else
             peer_send(peer, &message, INT64_MAX);
         message_close(&message);
