@@ -487,6 +487,25 @@ static int open_doors(struct daemon *daemon, char *err, size_t err_size)
     return 0;
 }
 
+static int open_control(struct daemon *daemon, char *err, size_t err_size)
+{
+    daemon->inspect = inspect_new(daemon->waker);
+    if (!daemon->inspect) {
+        snprintf(err, err_size, "out of memory");
+        return -1;
+    }
+    const struct control_scope scope = {
+        .zmq = daemon->runtime.zmq,
+        .report = &daemon->report,
+        .inspect = daemon->inspect,
+        .stop = stop_by_operator,
+        .reload = reload_by_operator,
+        .context = daemon,
+    };
+    daemon->control = control_open(&daemon->config->daemon, &scope, err, err_size);
+    return daemon->control ? 0 : -1;
+}
+
 static int open_http(struct daemon *daemon, char *err, size_t err_size)
 {
     const char *address = daemon->config->daemon.http;
@@ -530,22 +549,8 @@ static int start(struct daemon *daemon)
                                            .doors = daemon->doors,
                                            .started_ms = daemon->started_ms,
                                            .started_unix_s = time(NULL)};
-    if (config->daemon.control[0]) {
-        struct control_scope scope = {
-            .zmq = daemon->runtime.zmq,
-            .report = &daemon->report,
-            .inspect = daemon->inspect = inspect_new(daemon->waker),
-            .stop = stop_by_operator,
-            .reload = reload_by_operator,
-            .context = daemon,
-        };
-        if (!daemon->inspect)
-            return daemon_failed(daemon, "start-failed", NULL, "out of memory");
-        daemon->control = control_open(&config->daemon, &scope, err, sizeof(err));
-        if (!daemon->control)
-            return daemon_failed(daemon, "start-failed", NULL, err);
-    }
-    if (config->daemon.http[0] && open_http(daemon, err, sizeof(err)) < 0)
+    if ((config->daemon.control[0] && open_control(daemon, err, sizeof(err)) < 0) ||
+        (config->daemon.http[0] && open_http(daemon, err, sizeof(err)) < 0))
         return daemon_failed(daemon, "start-failed", NULL, err);
     return start_chains(daemon);
 }
