@@ -521,7 +521,7 @@ static int open_http(struct daemon *daemon, char *err, size_t err_size)
 static int start(struct daemon *daemon)
 {
     const struct config *config = daemon->config;
-    char err[256] = "no randomness";
+    char err[256];
     sigset_t set;
     own_signals(&set);
     daemon->signals = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
@@ -537,8 +537,9 @@ static int start(struct daemon *daemon)
         return daemon_failed(daemon, "start-failed", NULL, err);
     daemon->has_runtime = true;
     daemon->runtime.digest = digest_message;
-    if (secret_open() < 0 || open_doors(daemon, err, sizeof(err)) < 0 ||
-        daemon_open_store(daemon, config, err, sizeof(err)) < 0)
+    if (secret_open() < 0)
+        return daemon_failed(daemon, "start-failed", NULL, "no randomness");
+    if (open_doors(daemon, err, sizeof(err)) < 0 || daemon_open_store(daemon, config, err, sizeof(err)) < 0)
         return daemon_failed(daemon, "start-failed", NULL, err);
 
     if (open_chains(daemon) < 0)

@@ -402,6 +402,7 @@ struct http *http_open(const char *address, const struct report_scope *scope, ch
 {
     if (library_open(&library, &mhd, sizeof(mhd), err, err_size) != 0)
         return NULL;
+    snprintf(err, err_size, "out of memory");
     struct http *http = calloc(1, sizeof(*http));
     int fd = http ? open_socket(http, address, err, err_size) : -1;
     if (fd < 0) {
