@@ -85,7 +85,8 @@ def test_requests_in_flight_and_queued_outlive_a_changed_backend(net):
     pipeline = net.pipeline(calls)
     bodies = pipeline.send_each([b"%d" % n for n in range(20)])
     proxyd.wait_for(calls, inflight=2, queued=18)
-    first.do(lambda: [first.later(0.2, lambda r=request: first.reply(r, *r.body)) for request in list(first.log)])
+    eventually(lambda: len(first.log) == 2)
+    first.do(lambda: [first.later(0.5, lambda r=request: first.reply(r, *r.body)) for request in first.log])
     result = reload(proxyd, net.chain("rep-req", at=calls.endpoint, to=second, backend={"window": 3}), drain_timeout="5s")
     assert names(result) == {"changed": ["rep-req"]} and result["took_ms"] >= 100
     assert {tag: answer[0] for tag, answer in pipeline.wait().items()} == bodies
