@@ -270,10 +270,11 @@ void control_tell_reload(struct control *control, const struct reload_result *re
         struct asker *asker = LIST_ENTRY(link, struct asker, link);
         if (!asker->is_served)
             continue;
-        struct outcome outcome = {.result = result->problems.count == 0 ? report_reload(result) : NULL};
+        struct outcome outcome = refuse(RPC_INTERNAL_ERROR, "%s", "out of memory");
+        outcome.result = result->has_failed ? NULL : report_reload(result);
         send_json(control, &asker->envelope,
-                  outcome.result ? reply_json(&outcome, asker->request_id)
-                                 : problems_json(result, asker->request_id));
+                  result->has_failed ? problems_json(result, asker->request_id)
+                                     : reply_json(&outcome, asker->request_id));
         free_asker(control, asker);
     }
 }

@@ -78,11 +78,7 @@ __attribute__((format(printf, 3, 4))) static void add_problem(struct reload *rel
     else
         snprintf(text, sizeof(text), "%s: daemon: %s", reload->next->path, reason);
     add_text(&reload->result.problems, text);
-}
-
-static bool has_problems(const struct reload *reload)
-{
-    return reload->result.problems.count > 0;
+    reload->result.has_failed = true;
 }
 
 static void note_key(void *context, const char *key)
@@ -285,17 +281,17 @@ static bool prepare(struct daemon *daemon, struct reload *reload)
     bool has_doors = false;
     compare(daemon, reload);
     listen_everywhere(daemon, reload);
-    if (!has_problems(reload) && daemon_open_store(daemon, reload->next, err, sizeof(err)) != 0)
+    if (!reload->result.has_failed && daemon_open_store(daemon, reload->next, err, sizeof(err)) != 0)
         add_problem(reload, NULL, "%s", err);
-    if (!has_problems(reload))
+    if (!reload->result.has_failed)
         has_doors = doors_prepare(daemon->doors, reload->next, note_users_problem, reload);
     if (has_doors)
         open_added(daemon, reload);
-    if (has_doors && !has_problems(reload) && !doors_commit(daemon->doors, reload->next))
+    if (has_doors && !reload->result.has_failed && !doors_commit(daemon->doors, reload->next))
         add_problem(reload, NULL, "out of memory");
-    if (has_problems(reload))
+    if (reload->result.has_failed)
         undo(daemon, reload, has_doors);
-    return !has_problems(reload);
+    return !reload->result.has_failed;
 }
 
 /* ---- in force ---- */
@@ -484,10 +480,10 @@ static void tell_result(struct daemon *daemon, struct reload *reload)
     result->took_ms = clock_now_ms() - reload->began_ms;
     for (size_t i = 0; i < result->problems.count; i++)
         daemon_failed(daemon, "reload-failed", NULL, result->problems.items[i]);
-    for (size_t i = 0; i < result->restart_needed.count && !has_problems(reload); i++)
+    for (size_t i = 0; i < result->restart_needed.count && !result->has_failed; i++)
         EVENT(&daemon->events, EVENT_WARNING, "restart-needed",
               EVENT_TEXT("key", result->restart_needed.items[i]));
-    if (!has_problems(reload)) {
+    if (!result->has_failed) {
         if (doors_file_count(daemon->doors) > 0)
             EVENT(&daemon->events, EVENT_INFO, "users-reloaded",
                   EVENT_NUMBER("files", (int64_t)doors_file_count(daemon->doors)));
@@ -579,6 +575,7 @@ void reload_begin(struct daemon *daemon, const char *cause)
     struct config_problems problems;
     daemon_wipe_freed(true);
     reload->next = config_load(daemon->config->path, &problems);
+    reload->result.has_failed = !reload->next;
     for (size_t i = 0; i < problems.count; i++)
         add_text(&reload->result.problems, problems.lines[i]);
     config_problems_close(&problems);

@@ -10,6 +10,7 @@
 #include "proxyd/doors.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -25,7 +26,8 @@ struct report_scope {
 
 /* What came of a reload, by names. */
 struct reload_result {
-    struct text_list problems; /* any: nothing was changed */
+    bool has_failed;           /* nothing was changed; */
+    struct text_list problems; /* this is why, as far as memory allowed */
     struct text_list added, changed, removed;
     size_t unchanged;
     struct text_list restart_needed; /* keys of the daemon group that differ, and stay as they are */
