@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -556,16 +555,12 @@ static void *run(void *context)
 
 int verify_start(struct verify *verify, int eventfd)
 {
-    sigset_t all, before;
     verify->eventfd = eventfd;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = 0;
     while (!error && verify->thread_count < verify->part_count) {
         error = pthread_create(&verify->threads[verify->thread_count], NULL, run, verify);
         verify->thread_count += !error;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     errno = error;
     return verify->thread_count > 0 ? 0 : -1;
 }

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -462,14 +461,10 @@ static void *open_socket(void *context)
 
 static int start(struct zap *zap)
 {
-    sigset_t all, before;
     if (verify_start(zap->verify, zap->eventfd))
         return -1;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     zap->is_running = true;
     errno = pthread_create(&zap->thread, NULL, run, zap);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     zap->is_started = errno == 0;
     return zap->is_started ? 0 : -1;
 }

@@ -13,7 +13,6 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -384,7 +383,6 @@ static bool is_stderr_the_journal(void)
 
 int log_open(enum event_level level, enum log_format format)
 {
-    sigset_t all, before;
     shared.level = level;
     shared.format = format;
     shared.is_journal = is_stderr_the_journal();
@@ -392,10 +390,7 @@ int log_open(enum event_level level, enum log_format format)
     shared.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (shared.wake_fd < 0)
         return -1;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
     shared.is_open = pthread_create(&shared.writer, NULL, run_writer, NULL) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (shared.is_open)
         return 0;
     close(shared.wake_fd);

@@ -18,7 +18,8 @@
 
 enum log_format { LOG_TEXT, LOG_JSON };
 
-/* Starts the writer. Before this, and after log_close, log_event writes directly. -1 when it cannot start. */
+/* Starts the writer, with SIGPIPE ignored: whoever reads stderr may be gone. Before this, and after log_close, log_event
+ * writes directly. -1 when it cannot start. */
 int log_open(enum event_level level, enum log_format format);
 
 /* Writes what is left, waiting at most one second for a stalled reader, and ends the writer. */

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <regex.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -367,5 +368,6 @@ int main(void)
         cmocka_unit_test(close_gives_up_on_a_stalled_reader),
         cmocka_unit_test(gone_reader_is_survived),
     };
+    signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
