@@ -49,9 +49,16 @@ struct chain {
     bool is_sending;
 };
 
+/* Which file it is. */
+struct file_id {
+    dev_t device;
+    ino_t inode;
+};
+
 struct store_file {
     struct store_conf conf;
     int lock_fd, mark_fd, log_fd;
+    struct file_id database, log; /* which are open */
     struct store_db db;
     struct chain *chains, *saved; /* now, and as of the last commit; by number - 1, name "" where unknown */
     size_t chain_count;
@@ -507,6 +514,35 @@ static void copy_chains(const struct store_file *file, struct chain *to, const s
         memcpy(to, from, file->chain_count * sizeof *to);
 }
 
+static bool identify(const struct store_file *file, const char *name, struct file_id *id)
+{
+    char path[STORE_DB_PATH];
+    struct stat about;
+    path_of(file, name, path);
+    if (stat(path, &about) != 0)
+        return false;
+    *id = (struct file_id){about.st_dev, about.st_ino};
+    return true;
+}
+
+static bool is_in_place(const struct store_file *file, const char *name, struct file_id open)
+{
+    struct file_id there;
+    return identify(file, name, &there) && there.device == open.device && there.inode == open.inode;
+}
+
+/* What is written to files that somebody has removed will not be there again. */
+static enum store_result check_place(struct store_file *file)
+{
+    bool has_database = is_in_place(file, "store.db", file->database);
+    if (has_database && is_in_place(file, "store.db-wal", file->log))
+        return STORE_OK;
+    store_db_fail(&file->db, STORE_BROKEN, "%s/%s was removed or replaced", file->conf.directory,
+                  has_database ? "store.db-wal" : "store.db");
+    file->db.is_doubtful = false; /* closing saves what the log has */
+    return STORE_BROKEN;
+}
+
 enum store_result store_file_commit(struct store_file *file)
 {
     enum store_result result = STORE_OK;
@@ -515,6 +551,8 @@ enum store_result store_file_commit(struct store_file *file)
             result = save_chain(file, &file->chains[i]);
     if (result == STORE_OK)
         result = store_db_run(&file->db, store_db_use(&file->db, SQL_COMMIT, 0), "committing");
+    if (result == STORE_OK)
+        result = check_place(file);
     if (result != STORE_OK)
         return result;
     copy_chains(file, file->saved, file->chains);
@@ -1177,10 +1215,9 @@ static enum store_result judge(struct store_file *file, const char *path, bool i
                              "%s was last used by a newer proxyd: of version %" PRIu32
                              ", this one knows up to %d",
                              path, file->mark.version, STORE_DB_VERSION);
-    if (result == STORE_OK && *is_new) {
-        file->mark = file->mark_found = (struct mark_head){0};
-        if (ftruncate(file->mark_fd, 0) != 0)
-            return store_db_fail(&file->db, STORE_BROKEN, "store.mark: %s", strerror(errno));
+    if (result == STORE_OK && *is_new) { /* what the mark says of a database before is gone with it */
+        file->mark.frames = file->mark.synced = 0;
+        file->mark.is_doubtful = false;
     } else if (has_mark && !is_salvaged) {
         judge_log(file, log_path);
     }
@@ -1213,11 +1250,13 @@ static enum store_result open_database(struct store_file *file, bool is_first)
         if (result == STORE_OK)
             result = store_db_connect(&file->db, path, false);
     }
-    if (result == STORE_OK)
-        file->log_fd = open(log_path, O_RDONLY | O_CLOEXEC);
-    if (result == STORE_OK)
-        file->mark.is_doubtful = file->db.is_doubtful = false;
-    return result;
+    if (result != STORE_OK)
+        return result;
+    file->mark.is_doubtful = file->db.is_doubtful = false;
+    file->log_fd = open(log_path, O_RDONLY | O_CLOEXEC);
+    if (!identify(file, "store.db", &file->database) || !identify(file, "store.db-wal", &file->log))
+        return store_db_fail(&file->db, STORE_BROKEN, "%s: %s", log_path, strerror(errno));
+    return STORE_OK;
 }
 
 static bool lock(struct store_file *file, char *err, size_t err_bytes)

@@ -892,6 +892,53 @@ static void store_with_a_flipped_bit_in_its_version_is_salvaged(void **state)
     deliver(0, 10);
 }
 
+static void remove_file(const char *name)
+{
+    char path[128];
+    path_of(path, name);
+    assert_int_equal(unlink(path), 0);
+}
+
+/* What is written to a file without a name is not there after a restart: nothing of it may be acked. */
+static void store_notices_that_a_file_of_it_is_removed(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"store.db-wal", "store.db"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        bool is_stored;
+        open_kit();
+        put_all(0, 10);
+        remove_file(names[i]);
+        assert_int_equal(kit_put_all(&kit, 10, 1, 100), 0);
+        while (!queue_can_take(kit.queue))
+            assert_null(kit_turn(&kit, 1000, &is_stored));
+        assert_int_equal(kit.events[STORE_EVENT_FAILED], 1);
+        put_all(11, 5);
+        reopen();
+        deliver(0, 10); /* they were in the log */
+        deliver(11, 5);
+        assert_counts(0, 0);
+        kit_close(&kit);
+    }
+}
+
+static void store_counts_what_was_in_a_database_that_is_gone(void **state)
+{
+    (void)state;
+    open_kit();
+    put_all(0, 10);
+    deliver(0, 3);
+    kit_close(&kit);
+    remove_file("store.db");
+    open_kit();
+    assert_int_equal(kit_stats(&kit).restored, 7);
+    assert_int_equal(kit_stats(&kit).damaged, 7);
+    assert_int_equal(kit.event_counts[STORE_EVENT_DAMAGED], 7);
+    put_all(10, 5);
+    reopen();
+    assert_counts(5, 0);
+}
+
 static void store_refuses_a_directory_that_is_not_there(void **state)
 {
     (void)state;
@@ -980,6 +1027,8 @@ int main(void)
         TEST(store_refuses_a_newer_version_of_the_same_tables),
         TEST(store_refuses_what_a_newer_proxyd_used),
         TEST(store_with_a_flipped_bit_in_its_version_is_salvaged),
+        TEST(store_notices_that_a_file_of_it_is_removed),
+        TEST(store_counts_what_was_in_a_database_that_is_gone),
         TEST(store_refuses_a_directory_that_is_not_there),
         TEST(store_counts_what_it_writes_and_how_long_commits_take),
         TEST(store_gives_space_back_when_it_is_empty),
