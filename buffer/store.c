@@ -271,6 +271,15 @@ static void tell(struct store *store, enum store_event_kind kind, const char *te
         store->conf.event(store->conf.context, kind, text, 0);
 }
 
+static const char little_space[] = "little space is left";
+
+static void tell_reason(struct store *store, enum store_event_kind kind, const char *reason)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s: %s", store->conf.directory, reason);
+    tell(store, kind, text);
+}
+
 static void answer(struct store_op *op, bool is_done)
 {
     op->is_done = is_done;
@@ -517,7 +526,7 @@ static void fall_back(struct store *store, enum store_result result)
             result = store_file_truncate_log(store->file);
         store->retry_at_ms = now_ms() + SPACE_MS;
         if (before == USABLE)
-            tell(store, STORE_EVENT_DISK_FULL, reason);
+            tell_reason(store, STORE_EVENT_DISK_FULL, reason);
     }
     if (result == STORE_BROKEN || result == STORE_CORRUPT) {
         set_mode(store, BROKEN);
@@ -525,7 +534,7 @@ static void fall_back(struct store *store, enum store_result result)
         store->retry_after_ms = store->is_salvaging ? 0 : REOPEN_MS;
         store->retry_at_ms = now_ms() + store->retry_after_ms;
         if (before != BROKEN)
-            tell(store, STORE_EVENT_FAILED, reason);
+            tell_reason(store, STORE_EVENT_FAILED, reason);
     }
     fail_waiting(store);
 }
@@ -559,7 +568,7 @@ static bool run_group(struct store *store)
     if (store->mode == USABLE && !store_file_has_space(store->file)) {
         set_mode(store, FULL);
         store->retry_at_ms = now_ms() + SPACE_MS;
-        tell(store, STORE_EVENT_DISK_FULL, "little space is left");
+        tell_reason(store, STORE_EVENT_DISK_FULL, little_space);
     }
     result = store_file_checkpoint(store->file);
     if (result != STORE_OK)
@@ -954,6 +963,8 @@ struct store *store_open(const struct store_conf *conf, char *err, size_t err_by
     }
     set_mode(store, store_file_has_space(store->file) ? USABLE : FULL);
     store->retry_at_ms = now_ms() + SPACE_MS;
+    if (store->mode == FULL)
+        tell_reason(store, STORE_EVENT_DISK_FULL, little_space);
     pthread_mutex_init(&store->mutex, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -137,8 +138,10 @@ enum store_result store_db_failed(struct store_db *db, const char *doing)
     else if ((code & 0xff) == SQLITE_CORRUPT || (code & 0xff) == SQLITE_NOTADB)
         result = STORE_CORRUPT;
     db->is_damaged |= result == STORE_CORRUPT;
-    return store_db_fail(db, result, "%s: %s", doing,
-                         db->sqlite ? sqlite3_errmsg(db->sqlite) : "cannot open");
+    int system = db->sqlite && result == STORE_BROKEN ? sqlite3_system_errno(db->sqlite) : 0;
+    return store_db_fail(db, result, "%s: %s%s%s", doing,
+                         db->sqlite ? sqlite3_errmsg(db->sqlite) : "cannot open", system ? ": " : "",
+                         system ? strerror(system) : "");
 }
 
 /* ---- statements ---- */
@@ -194,8 +197,9 @@ enum store_result store_db_run_returning(struct store_db *db, sqlite3_stmt *stat
 
 enum store_result store_db_execute(struct store_db *db, const char *text)
 {
-    return sqlite3_exec(db->sqlite, text, NULL, NULL, NULL) == SQLITE_OK ? STORE_OK
-                                                                         : store_db_failed(db, text);
+    return sqlite3_exec(db->sqlite, text, NULL, NULL, NULL) == SQLITE_OK
+               ? STORE_OK
+               : store_db_failed(db, "preparing the database");
 }
 
 sqlite3_int64 store_db_pragma(struct store_db *db, const char *text)
@@ -441,15 +445,20 @@ enum store_result store_db_judge(struct store_db *db, const char *path, bool was
 {
     unsigned char header[100];
     *is_new = false;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat about;
+    int fd =
+        open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* whoever put a FIFO there: nobody waits for it */
     if (fd < 0 && errno == ENOENT) {
         *is_new = true;
         return STORE_OK;
     }
     if (fd < 0)
         return store_db_fail(db, STORE_REFUSED, "%s: %s", path, strerror(errno));
-    ssize_t size = read(fd, header, sizeof header);
+    bool is_file = fstat(fd, &about) == 0 && S_ISREG(about.st_mode);
+    ssize_t size = is_file ? read(fd, header, sizeof header) : -1;
     close(fd);
+    if (!is_file)
+        return store_db_fail(db, STORE_REFUSED, "%s is not a file", path);
     if (size == 0) {
         *is_new = true;
         return STORE_OK;

@@ -537,7 +537,7 @@ static enum store_result check_place(struct store_file *file)
     bool has_database = is_in_place(file, "store.db", file->database);
     if (has_database && is_in_place(file, "store.db-wal", file->log))
         return STORE_OK;
-    store_db_fail(&file->db, STORE_BROKEN, "%s/%s was removed or replaced", file->conf.directory,
+    store_db_fail(&file->db, STORE_BROKEN, "%s was removed or replaced",
                   has_database ? "store.db-wal" : "store.db");
     file->db.is_doubtful = false; /* closing saves what the log has */
     return STORE_BROKEN;
@@ -1305,7 +1305,10 @@ enum store_result store_file_open(struct store_file **result, const struct store
     file->has_reserve = stat(path, &about) == 0 && about.st_size == RESERVE_BYTES;
     enum store_result opened = open_database(file, true);
     if (opened != STORE_OK) {
-        snprintf(err, err_bytes, "%s", file->db.error);
+        if (opened == STORE_REFUSED)
+            snprintf(err, err_bytes, "%s", file->db.error);
+        else
+            snprintf(err, err_bytes, "%s: %s", conf->directory, file->db.error);
         disconnect(file);
         store_file_close(file);
         return opened;

@@ -678,6 +678,33 @@ static void store_refuses_what_is_not_its_own(void **state)
     assert_string_equal(text, "my diary, do not read");
 }
 
+static void store_waits_for_no_fifo(void **state)
+{
+    (void)state;
+    char path[128];
+    path_of(path, "store.db");
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_false(kit_open(&kit, scratch.path));
+    assert_non_null(strstr(kit.err, "is not a file"));
+}
+
+/* There is no place for the reserve, whatever the reason. */
+static void store_says_from_the_start_that_it_takes_nothing(void **state)
+{
+    (void)state;
+    char path[128];
+    path_of(path, "store.reserve");
+    assert_int_equal(mkdir(path, 0700), 0);
+    open_kit();
+    assert_int_equal(kit.events[STORE_EVENT_DISK_FULL], 1);
+    assert_int_equal(kit_put_all(&kit, 0, 1, 100), 0);
+    rmdir(path);
+    bool is_stored;
+    while (!queue_can_take(kit.queue))
+        assert_null(kit_turn(&kit, 1000, &is_stored));
+    put_all(1, 1);
+}
+
 /* What tests/unit/store_v*.sql holds, made by proxyd as it was with that version of the schema. */
 static void make_of_version(int version)
 {
@@ -1020,6 +1047,8 @@ int main(void)
         TEST(store_says_synced_only_when_all_is),
         TEST(store_is_locked_while_it_is_open),
         TEST(store_refuses_what_is_not_its_own),
+        TEST(store_waits_for_no_fifo),
+        TEST(store_says_from_the_start_that_it_takes_nothing),
         TEST(store_opens_every_older_version),
         TEST(store_remembers_the_newest_digests),
         TEST(store_remembers_digests_for_their_time),
