@@ -41,6 +41,7 @@ uint64_t histogram_bound_us(int bucket);
 /* For histogram_add: a new minute. */
 __attribute__((cold)) void histogram_turn(struct histogram *histogram, int64_t now_ms);
 
+/* Copies what was added so far; what is recent is so as of `now_ms`. Any thread. */
 void histogram_read(const struct histogram *histogram, int64_t now_ms, struct histogram_stats *stats);
 
 static inline unsigned histogram_bucket(uint64_t took_us)

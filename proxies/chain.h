@@ -33,6 +33,7 @@ struct chain *chain_open(struct chain_conf *conf, struct runtime *runtime, char 
 /* Starts its thread. -1 with a reason in `err`. */
 int chain_start(struct chain *chain, char *err, size_t err_size);
 
+/* Its configuration: name and kind for good, the rest to be read while chain_progress says CHAIN_SETTLED. */
 const struct chain_conf *chain_conf(const struct chain *chain);
 
 /* Intake goes on, sending stops; and the reverse, which also ends a drain. */

@@ -30,7 +30,7 @@ void sessions_close(struct sessions *sessions);
 /* Sends questions and reads answers. */
 void sessions_tick(struct sessions *sessions, int64_t now_ms);
 
-/* When tick is due next without anything happening; INT64_MAX when never. */
+/* When tick is due next without anything happening (INT64_MAX when never), and whether it would find something now. */
 int64_t sessions_next_ms(const struct sessions *sessions);
 bool sessions_has_input(const struct sessions *sessions);
 

@@ -28,6 +28,7 @@ void tickets_close(struct tickets *tickets, int linger_ms);
 /* Reads queries and passes them to the queue; answers leave from queue_next_stored. */
 void tickets_tick(struct tickets *tickets, int64_t now_ms);
 
+/* When tick is due next without anything happening (INT64_MAX when never), and whether it would find something now. */
 int64_t tickets_next_ms(const struct tickets *tickets);
 bool tickets_have_input(struct tickets *tickets);
 

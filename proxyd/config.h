@@ -37,6 +37,7 @@ struct config *config_load(const char *path, struct config_problems *problems);
  * NULL like config_load. */
 struct config *config_load_daemon(const char *path, struct config_problems *problems);
 
+/* Releases it; secrets are wiped. NULL is fine. */
 void config_free(struct config *config);
 
 /* True when peers have to show a password or a key, to us or we to them. */

@@ -20,7 +20,10 @@ struct config_difference {
     bool queue;    /* bounds and policies */
 };
 
+/* Compares two configurations of one chain. */
 struct config_difference config_compare(const struct chain_conf *a, const struct chain_conf *b);
+
+/* Whether anything differs. */
 bool config_differs(const struct config_difference *difference);
 
 /* Calls `tell` with the name of each key of the daemon group that differs. */
