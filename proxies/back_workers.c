@@ -101,7 +101,6 @@ static int open_ports(struct back *back, char *err, size_t err_size)
         .max_frame_bytes = back->conf->queue.max_bytes,
         .max_frames = REPLY_FRAMES_MAX,
         .chain = around->chain,
-        .takes_over = !around->back_door || around->back_door->mechanism != DOOR_CURVE,
     };
     if (ports_open(&back->ports, &back->conf->backend.endpoints, &options, 0, 0, around, err, err_size) != 0)
         return -1;

@@ -100,7 +100,6 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
         .max_frame_bytes = conf->frontend.max_message_bytes * WIRE_MERCY,
         .max_frames = WIRE_FRAMES(conf->frontend.max_frames),
         .chain = around->chain,
-        .takes_over = !around->front_door || around->front_door->mechanism != DOOR_CURVE,
         .may_fall_silent = conf->queue.when_full == QUEUE_BLOCK,
     };
     if (ports_open(&front->ports, &conf->frontend.endpoints, &options, 0, 0, around, err, err_size) != 0) {

@@ -7,6 +7,9 @@
  *                       the peer closes; IMMEDIATE 1 does, too. Nothing is sent before the handshake is done
  *                       all the same: link.c knows when that is
  *   ROUTER_MANDATORY 1  an answer that cannot be delivered is an error, not a silent success
+ *   ROUTER_HANDOVER 1   a new connection with an old one's routing id replaces it, behind a door for passwords only
+ *                       if it is the same user's. Otherwise libzmq never reads the new one, and keeps for ever what
+ *                       that has sent. Behind CURVE, where the guard sees no ids, anybody could take a name: 0
  *   HEARTBEAT_*         half-open links are found. No TIMEOUT on bound sockets, where libzmq would walk the timers
  *                       of all connections for each answer (10,000 callers stopped it), nor where we may stop
  *                       reading, since libzmq then does not see the answers either
@@ -126,6 +129,11 @@ static int set_credentials(void *zmq, const struct credentials *credentials, cha
     return 0;
 }
 
+static bool takes_over(const struct socket_options *options)
+{
+    return options->type == ZMQ_ROUTER && !(options->door && options->door->mechanism == DOOR_CURVE);
+}
+
 static bool is_publisher(int type)
 {
     return type == ZMQ_PUB || type == ZMQ_XPUB;
@@ -136,7 +144,7 @@ static int set_write_only(void *zmq, const struct socket_options *options, char 
     int on = 1;
     if (options->type == ZMQ_ROUTER && zmq_setsockopt(zmq, ZMQ_ROUTER_MANDATORY, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_ROUTER_MANDATORY");
-    if (options->takes_over && zmq_setsockopt(zmq, ZMQ_ROUTER_HANDOVER, &on, sizeof on) != 0)
+    if (takes_over(options) && zmq_setsockopt(zmq, ZMQ_ROUTER_HANDOVER, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_ROUTER_HANDOVER");
     if (is_publisher(options->type) && zmq_setsockopt(zmq, ZMQ_XPUB_NODROP, &on, sizeof on) != 0)
         return refuse(err, err_size, "ZMQ_XPUB_NODROP");
@@ -186,7 +194,7 @@ static struct guard_limits guard_limits_of(const struct socket_options *options)
     struct guard_limits limits = {
         .chain = options->chain,
         .message = {(uint64_t)options->max_frame_bytes, (uint64_t)options->max_frames},
-        .keeps_ids = options->takes_over && options->door && options->door->mechanism == DOOR_PLAIN,
+        .keeps_ids = takes_over(options) && options->door && options->door->mechanism == DOOR_PLAIN,
     };
     if (is_publisher(options->type))
         limits.message = (struct zmtp_limits){SUBSCRIPTION_BYTES_MAX, SUBSCRIPTION_FRAMES_MAX};

@@ -29,9 +29,7 @@ struct socket_options {
     int64_t max_frame_bytes; /* a larger frame cuts the connection; where bound, so does a larger message */
     int64_t max_frames;      /* where bound: a message of more cuts the connection. Of both, 0 = no limit */
     const char *chain;       /* where bound: whose connections these are; NULL = not counted as a chain's */
-    bool takes_over;      /* ROUTER: a new connection with an old one's routing id replaces it; behind a door
-                              * for passwords only if it is the same user's */
-    bool may_fall_silent; /* its owner stops reading at times: its own silence must not cut the link */
+    bool may_fall_silent;    /* its owner stops reading at times: its own silence must not cut the link */
     const struct credentials *credentials; /* connecting: towards the peer; NULL = none */
     const struct door *door;               /* bound: who may come in; NULL = everybody */
     const struct text_list *subscribe;     /* SUB: prefixes */

@@ -151,17 +151,21 @@ def test_a_publisher_that_was_power_cycled_is_found_again(net, networks):
 
 # ---- one routing id, two connections ---------------------------------------------------------------------------
 
-def test_a_caller_that_comes_back_with_its_old_identity_is_served(net):
-    """A device restarts; its old connection still looks alive."""
-    calls = net.chain("rep-req", to=net.rep())
-    net.proxyd(calls)
-    old = dial(calls.endpoint).handshake(b"REQ", identity=b"pi_1")
+@pytest.mark.parametrize("door", ["frontend", "tickets", "control"])
+def test_a_caller_that_comes_back_with_its_old_identity_is_served(net, door):
+    """A device restarts; its old connection still looks alive. libzmq would not read the new one, nor forget what it
+    has sent when it goes."""
+    tickets = net.endpoint()
+    calls = net.chain("buffered-rep-req", to=net.rep(), frontend={"tickets": [tickets]}, queue={"patience": "5s"})
+    proxyd = net.proxyd(calls)
+    place = {"frontend": calls.endpoint, "tickets": tickets, "control": proxyd.control_endpoint}[door]
+    old = dial(place).handshake(b"REQ", identity=b"pi_1")
     old.send(b"", b"old")
-    assert old.read_message() == [b"", b"old"]
-    again = net.caller(calls, identity=b"pi_1")
-    assert again.call(b"again", seconds=3) == [b"again"]
+    assert old.read_message()[0] == b""
+    again = net.caller(place, identity=b"pi_1")
+    assert again.call(b"again", seconds=3)
     old.close()
-    assert again.call(b"and again", seconds=3) == [b"and again"]
+    assert again.call(b"and again", seconds=3)
 
 
 def test_nobody_gets_the_answer_to_a_request_of_a_namesake(net):
