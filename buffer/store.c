@@ -956,7 +956,7 @@ struct store *store_open(const struct store_conf *conf, char *err, size_t err_by
     list_init(&store->incoming);
     list_init(&store->ports);
     list_init(&store->pending);
-    store->tidy_at_ms = INT64_MAX;
+    store->tidy_at_ms = now_ms() + TIDY_MS; /* the last run may have had no time for it */
     if (store_file_open(&store->file, conf, err, err_bytes) != STORE_OK) {
         free(store);
         return NULL;

@@ -27,6 +27,9 @@ struct store_conf {
     /* Called by the store thread, or by the caller of store_open; must not block. May be NULL. */
     void (*event)(void *context, enum store_event_kind kind, const char *text, uint64_t count);
     void *context;
+    /* Called at open for each chain that has messages: how many to deliver, and how many dead. May be NULL. */
+    void (*found)(void *found_context, const char *chain, uint64_t live, uint64_t dead);
+    void *found_context;
     void (*read_clock)(struct store_clock *clock); /* NULL: the machine's */
 };
 

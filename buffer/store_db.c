@@ -58,6 +58,7 @@ static const char *const texts[SQL_COUNT] = {
     [SQL_BEGIN] = "BEGIN IMMEDIATE",
     [SQL_COMMIT] = "COMMIT",
     [SQL_ROLLBACK] = "ROLLBACK",
+    [SQL_CHAIN_NAMES] = "SELECT name FROM chain WHERE length(name)<72 ORDER BY id",
     [SQL_CHAIN_FIND] =
         "SELECT id,reserved,frontier,stones,stone_bytes,dead,dead_bytes,replies,reply_bytes,expired,"
         "crc FROM chain WHERE name=?",

@@ -26,6 +26,7 @@ enum store_statement {
     SQL_BEGIN,
     SQL_COMMIT,
     SQL_ROLLBACK,
+    SQL_CHAIN_NAMES,
     SQL_CHAIN_FIND,
     SQL_CHAIN_DELETE,
     SQL_CHAIN_ADD,

@@ -451,6 +451,20 @@ enum store_result store_file_open_chain(struct store_file *file, const char *nam
     return result;
 }
 
+/* What cannot be read is passed over: whoever opens that chain finds out, and has it mended. */
+static void tell_chains(struct store_file *file)
+{
+    sqlite3_stmt *names = store_db_use(&file->db, SQL_CHAIN_NAMES, 0);
+    while (store_db_step(names) > 0) {
+        struct chain chain = {0};
+        bool is_sound = false;
+        snprintf(chain.name, sizeof chain.name, "%s", (const char *)sqlite3_column_text(names, 0));
+        if (find_chain(file, &chain, &is_sound) > 0 && is_sound && count_messages(file, &chain) == STORE_OK &&
+            chain.known.live + chain.known.dead > 0)
+            file->conf.found(file->conf.found_context, chain.name, chain.known.live, chain.known.dead);
+    }
+}
+
 /* ---- transactions ---- */
 
 enum store_result store_file_begin(struct store_file *file, bool is_synced)
@@ -1313,6 +1327,8 @@ enum store_result store_file_open(struct store_file **result, const struct store
         store_file_close(file);
         return opened;
     }
+    if (conf->found)
+        tell_chains(file);
     *result = file;
     return STORE_OK;
 }

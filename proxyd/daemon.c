@@ -18,6 +18,7 @@
 #include "proxies/kinds.h"
 #include "proxies/listener.h"
 #include "proxies/sessions.h"
+#include "proxyd/config_diff.h"
 #include "proxyd/daemon_parts.h"
 #include "proxyd/http.h"
 #include "proxyd/log.h"
@@ -454,6 +455,22 @@ static void on_store_event(void *context, enum store_event_kind kind, const char
         EVENT(&daemon->events, level, store_event_name(kind), EVENT_NUMBER("count", (int64_t)count));
 }
 
+/* What a store has, and who is to open it. */
+struct claim {
+    const struct daemon *daemon;
+    const struct config *config;
+};
+
+/* A chain that was renamed or removed while no daemon ran: what it has queued waits for its name. */
+static void on_found(void *context, const char *chain, uint64_t live, uint64_t dead)
+{
+    const struct claim *claim = context;
+    const struct chain_conf *conf = config_find_chain(claim->config, chain);
+    if (!conf || conf->queue.store != STORE_DISK)
+        EVENT(&claim->daemon->events, EVENT_WARNING, "queue-kept", EVENT_TEXT("chain", chain),
+              EVENT_NUMBER("messages", (int64_t)live), EVENT_NUMBER("dead", (int64_t)dead));
+}
+
 static void digest_message(uint64_t sender, const struct message *body, uint8_t digest[QUEUE_DIGEST_BYTES])
 {
     struct digest state;
@@ -467,8 +484,12 @@ static void digest_message(uint64_t sender, const struct message *body, uint8_t 
 /* One store for all chains that keep their queue on disk. */
 int daemon_open_store(struct daemon *daemon, const struct config *config, char *err, size_t err_size)
 {
-    const struct store_conf conf = {
-        .directory = daemon->config->daemon.state_dir, .event = on_store_event, .context = daemon};
+    struct claim claim = {daemon, config};
+    const struct store_conf conf = {.directory = daemon->config->daemon.state_dir,
+                                    .event = on_store_event,
+                                    .context = daemon,
+                                    .found = on_found,
+                                    .found_context = &claim};
     bool is_needed = false;
     for (size_t i = 0; i < config->chain_count; i++)
         is_needed |= config->chains[i]->queue.store == STORE_DISK;

@@ -7,6 +7,7 @@
 #include "proxyd/render.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,9 +86,16 @@ static void show_progress(const char *what, size_t count, bool is_over)
         fprintf(stderr, "\r%s %zu%s", what, count, is_over ? "\n" : "");
 }
 
+/* As private as the store that its content is from. */
+static FILE *create(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    return fd < 0 ? NULL : fdopen(fd, "w");
+}
+
 static int run_export(const struct session *session, const char *path)
 {
-    FILE *file = strcmp(path, "-") == 0 ? stdout : fopen(path, "wxe");
+    FILE *file = strcmp(path, "-") == 0 ? stdout : create(path);
     if (!file)
         return complain(session, strerror(errno));
     size_t count = 0;

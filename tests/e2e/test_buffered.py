@@ -324,6 +324,22 @@ def test_chains_share_one_store_and_keep_their_own_messages(net):
 
 # ---- operating a queue -------------------------------------------------------------------------------------------
 
+def test_a_chain_renamed_between_runs_leaves_its_messages_in_the_store_and_says_so(net):
+    old, new = (buffered(net, net.endpoint(), name=name) for name in ("old", "new"))
+    proxyd = net.proxyd(old)
+    store_all(net, old, numbered(3))
+    proxyd.stop()
+    proxyd.write((new,))
+    proxyd.start()
+    assert proxyd.events("queue-kept", chain="old", messages=3, dead=0)
+    assert proxyd.chain(new)["queued"] == 0
+    proxyd.stop()
+    proxyd.write((old, new))
+    proxyd.start()
+    assert proxyd.chain(old)["restored"] == 3
+    assert len(proxyd.events("queue-kept")) == 1
+
+
 def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
     calls = buffered(net, net.endpoint())
     proxyd = net.proxyd(calls)
@@ -341,6 +357,7 @@ def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
     assert ctl_json(proxyd, "queue", "calls", "peek", ids[0])["frames"] == ["AP8=", ""]
     assert ctl(proxyd, "queue", "calls", "peek", ids[3]) == "2\n"
     ctl(proxyd, "queue", "calls", "export", tmp_path / "all.jsonl")
+    assert (tmp_path / "all.jsonl").stat().st_mode & 0o777 == 0o600
     exported = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert [entry["id"] for entry in exported] == ids and exported[0]["frames"] == ["AP8=", ""]
     assert ctl(proxyd, "queue", "calls", "drop", ids[1], ids[24]) == "dropped: 2 of 2\n"
