@@ -119,7 +119,7 @@ check-arm:
 	tests/check-arm $B arm64 && tests/check-arm $B armhf
 
 format:
-	clang-format -i $(SOURCES) $(wildcard */*.h tests/unit/*.[ch])
+	clang-format -i $(SOURCES) $(wildcard */*.h tests/*/*.[ch])
 clean:
 	rm -rf build
 

@@ -51,10 +51,8 @@ static void calls_corpus_holds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(zmtp_corpus_holds),
-        cmocka_unit_test(json_span_corpus_holds),
-        cmocka_unit_test(dialects_corpus_holds),
-        cmocka_unit_test(payload_corpus_holds),
+        cmocka_unit_test(zmtp_corpus_holds),     cmocka_unit_test(json_span_corpus_holds),
+        cmocka_unit_test(dialects_corpus_holds), cmocka_unit_test(payload_corpus_holds),
         cmocka_unit_test(calls_corpus_holds),
     };
     return cmocka_run_group_tests_name("fuzz_proxies", tests, NULL, NULL);
