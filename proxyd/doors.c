@@ -48,9 +48,9 @@ struct doors {
     uint64_t unsaid; /* attempts that the audit has left out since its last line */
 };
 
-/* One side of one chain, on its thread. */
-struct guarded {
-    struct door door;
+/* The door of one side of one chain, on its thread. */
+struct own_door {
+    struct door door; /* what the chain sees of it */
     char domain[DOMAIN_BYTES];
     const struct chain_conf *conf;
     const struct text_list *patterns;
@@ -261,59 +261,59 @@ static void audit(void *context, const struct zap_audit *attempt)
 
 static void close_door(struct door *door)
 {
-    struct guarded *guarded = (struct guarded *)door;
-    users_view_close(&guarded->view);
-    limits_free(guarded->limits);
-    free(guarded);
+    struct own_door *own = (struct own_door *)door;
+    users_view_close(&own->view);
+    limits_free(own->limits);
+    free(own);
 }
 
 static bool refresh(struct door *door)
 {
-    struct guarded *guarded = (struct guarded *)door;
-    const struct users *earlier = guarded->users;
-    if (guarded->view.slot)
-        guarded->users = users_view_refresh(&guarded->view);
-    if (guarded->users == earlier)
+    struct own_door *own = (struct own_door *)door;
+    const struct users *earlier = own->users;
+    if (own->view.slot)
+        own->users = users_view_refresh(&own->view);
+    if (own->users == earlier)
         return false;
-    guarded->decided_id[0] = '\0';
-    guarded->decided = NULL;
+    own->decided_id[0] = '\0';
+    own->decided = NULL;
     return true;
 }
 
-static bool is_within_rate(struct guarded *guarded, const char *user, const char *address, int64_t now_ms)
+static bool is_within_rate(struct own_door *own, const char *user, const char *address, int64_t now_ms)
 {
     struct address from, peer;
-    if (!guarded->limits)
+    if (!own->limits)
         return true;
     if (user)
-        return limits_take(guarded->limits, user, strlen(user), now_ms);
+        return limits_take(own->limits, user, strlen(user), now_ms);
     address_parse(&from, address ? address : "", address ? strlen(address) : 0);
     peer = address_group(&from);
-    return limits_take(guarded->limits, &peer, sizeof(peer), now_ms);
+    return limits_take(own->limits, &peer, sizeof(peer), now_ms);
 }
 
 /* The name that is behind an id, or NULL. Mostly it is the one before, again. */
-static const char *decide(struct guarded *guarded, const char *user_id)
+static const char *decide(struct own_door *own, const char *user_id)
 {
-    if (!user_id || strcmp(user_id, guarded->decided_id) == 0)
-        return user_id ? guarded->decided : NULL;
-    guarded->decided = users_decide(guarded->users, user_id, guarded->conf->name, guarded->patterns->items,
-                                    guarded->patterns->count);
-    snprintf(guarded->decided_id, sizeof(guarded->decided_id), "%s", user_id);
-    return guarded->decided;
+    if (!user_id || strcmp(user_id, own->decided_id) == 0)
+        return user_id ? own->decided : NULL;
+    own->decided =
+        users_decide(own->users, user_id, own->conf->name, own->patterns->items, own->patterns->count);
+    snprintf(own->decided_id, sizeof(own->decided_id), "%s", user_id);
+    return own->decided;
 }
 
 static enum door_verdict check(struct door *door, const char *user_id, const char *address, int64_t now_ms,
                                const char **user)
 {
-    struct guarded *guarded = (struct guarded *)door;
+    struct own_door *own = (struct own_door *)door;
     *user = NULL;
-    if (guarded->view.slot) {
-        *user = decide(guarded, user_id);
+    if (own->view.slot) {
+        *user = decide(own, user_id);
         if (!*user)
             return DOOR_DENIED;
     }
-    return is_within_rate(guarded, *user, address, now_ms) ? DOOR_OPEN : DOOR_RATE_LIMITED;
+    return is_within_rate(own, *user, address, now_ms) ? DOOR_OPEN : DOOR_RATE_LIMITED;
 }
 
 static struct door *open_door(void *context, const struct chain_conf *conf, enum door_side side, char *err,
@@ -322,27 +322,27 @@ static struct door *open_door(void *context, const struct chain_conf *conf, enum
     const struct doors *doors = context;
     const struct access_conf *access = access_of(conf, side);
     const struct users_file *file = find_file(doors, access);
-    struct guarded *guarded = calloc(1, sizeof(*guarded));
-    if (guarded && access->rate > 0)
-        guarded->limits = limits_new(access->rate, SECOND_MS,
-                                     access->burst > 0 ? access->burst : access->rate, BUSY_PEERS_MAX);
-    if (!guarded || (access->rate > 0 && !guarded->limits)) {
+    struct own_door *own = calloc(1, sizeof(*own));
+    if (own && access->rate > 0)
+        own->limits = limits_new(access->rate, SECOND_MS, access->burst > 0 ? access->burst : access->rate,
+                                 BUSY_PEERS_MAX);
+    if (!own || (access->rate > 0 && !own->limits)) {
         snprintf(err, err_size, "out of memory");
-        free(guarded);
+        free(own);
         return NULL;
     }
-    write_domain(guarded->domain, conf, side);
-    guarded->conf = conf;
-    guarded->patterns = &access->users;
-    guarded->view.slot = file ? file->slot : NULL;
-    guarded->door = (struct door){
+    write_domain(own->domain, conf, side);
+    own->conf = conf;
+    own->patterns = &access->users;
+    own->view.slot = file ? file->slot : NULL;
+    own->door = (struct door){
         .mechanism = (enum door_mechanism)access->auth,
-        .zap_domain = asks(access) ? guarded->domain : NULL,
+        .zap_domain = asks(access) ? own->domain : NULL,
         .curve_secret_key = access->curve_secret_key,
         .checks_messages = access->auth != DOOR_NULL || access->rate > 0,
     };
-    refresh(&guarded->door);
-    return &guarded->door;
+    refresh(&own->door);
+    return &own->door;
 }
 
 const struct doorman *doors_doorman(const struct doors *doors)
