@@ -359,6 +359,10 @@ class Proxyd:
                     found.append(event)
         return found
 
+    def logged(self, token, seconds=5.0, **fields):
+        """The same, as soon as there are any: a thread of the daemon's own writes them."""
+        return eventually(lambda: self.events(token, **fields), seconds, f"{token} {fields}")
+
     def rss_bytes(self, peak=False):
         key = "VmHWM:" if peak else "VmRSS:"
         for line in open(f"/proc/{self.pid}/status"):

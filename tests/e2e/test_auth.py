@@ -65,7 +65,7 @@ def test_a_good_password_lets_in_and_is_audited(net, users):
     proxyd = start(net, calls, users=users)
     caller = net.caller(calls, **plain("anna"))
     assert caller.call(b"x") == [b"x"]
-    (event,) = eventually(lambda: proxyd.events("auth"))
+    (event,) = proxyd.logged("auth")
     assert event.items() >= {"chain": "rep-req", "user": "anna", "mechanism": "plain", "verdict": "accepted"}.items()
     assert event["address"].startswith("127.")
     assert verdicts(proxyd) == {"accepted": 1}
@@ -79,7 +79,7 @@ def test_a_wrong_password_is_denied_and_said(net, users, name, password):
     caller = net.caller(calls, **plain(name, password))
     caller.knock(b"never")
     wait_verdict(proxyd, "denied")
-    eventually(lambda: proxyd.events("auth", user=name, verdict="denied", chain="rep-req"))
+    proxyd.logged("auth", user=name, verdict="denied", chain="rep-req")
     assert proxyd.chain(calls)["accepted"] == 0 and caller.poll(0.1) is None
 
 
@@ -175,7 +175,7 @@ def test_a_routing_id_is_the_users_who_came_with_it(net, users):
     assert owner.call(b"x") == [b"x"]
     thief = net.caller(calls, **plain("bert"), identity=b"fixed")
     thief.send(b"mine")
-    (event,) = eventually(lambda: proxyd.events("connection-cut"))
+    (event,) = proxyd.logged("connection-cut")
     assert event["cause"] == "id-taken"
     assert owner.call(b"y") == [b"y"]
 
@@ -206,7 +206,7 @@ def test_a_bad_users_file_changes_nothing(net, users):
     assert anna.call(b"x") == [b"x"]
     users.path.write_text(users.path.read_text() + "carl:no hash\n")
     proxyd.signal(1)
-    (event,) = eventually(lambda: proxyd.events("reload-failed"))
+    (event,) = proxyd.logged("reload-failed")
     assert f"{users.path}:3: " in event["reason"]
     assert proxyd.events("users-reloaded") == []
     assert anna.call(b"y") == [b"y"]
@@ -259,7 +259,7 @@ def test_addresses_are_allowed_and_denied(net, users, auth):
     for number, address in enumerate(("127.9.9.66", "127.8.8.8"), 1):
         caller_from(address).knock(b"never")
         wait_verdict(proxyd, "denied-address", number)
-        eventually(lambda: proxyd.events("auth", address=address, verdict="denied-address"))
+        proxyd.logged("auth", address=address, verdict="denied-address")
     assert proxyd.chain(calls)["accepted"] == 1
 
 
@@ -357,7 +357,7 @@ def test_curve_in_both_directions(net):
         backend={"curve_server_key": inner_key, "curve_secret_key_file": str(outer_file), **QUICK})
     proxyd = start(net, inner, outer)
     assert net.caller(outer, **curve(net, "caller", outer_key)).call(b"x") == [b"x"]
-    eventually(lambda: proxyd.events("auth", user="outer", chain="inner", mechanism="curve", verdict="accepted"))
+    proxyd.logged("auth", user="outer", chain="inner", mechanism="curve", verdict="accepted")
     net.caller(outer, **curve(net, "stranger", outer_key)).knock(b"never")
     wait_verdict(proxyd, "denied")
     net.caller(outer, **plain("anna")).knock(b"never")
@@ -509,7 +509,7 @@ def test_passwords_for_upstreams_are_shown_nowhere(net):
     password.chmod(0o600)
     calls = net.chain("rep-req", to=net.rep(), backend={"username": "site-7", "password_file": str(password)})
     proxyd = net.proxyd(calls, daemon={"log_level": "debug"})
-    eventually(lambda: proxyd.events("upstream-down"))
+    proxyd.logged("upstream-down")
     assert CANARY not in str(proxyd.control("show", "rep-req")) + str(proxyd.control("status")) + proxyd.log
 
 
@@ -520,7 +520,7 @@ def test_an_endpoint_open_to_the_network_is_warned_of_once(net, users, auth, war
     _, file = keygen(net, "own")
     keys = {"curve_secret_key_file": str(file), "curve_keys": str(net.scratch / "own.pub")} if auth == "curve" else {}
     proxyd = start(net, protected(net, at="tcp://*:0", auth=auth, frontend=keys), users=users)
-    eventually(lambda: proxyd.events("ready"))
+    proxyd.logged("ready")
     events = proxyd.events("open-endpoint")
     assert len(events) == warnings and all(event["auth"] == auth for event in events)
 
@@ -671,8 +671,8 @@ def test_password_at_the_door_over_a_real_network(net, users, network):
     try:
         proxyd.wait_for(calls, state="up")
         assert call("anna").stdout == "over the wire\n"
-        eventually(lambda: proxyd.events("auth", address=network.addresses[1], user="anna", verdict="accepted"))
-        assert proxyd.events("open-endpoint", auth="plain")
+        proxyd.logged("auth", address=network.addresses[1], user="anna", verdict="accepted")
+        proxyd.logged("open-endpoint", auth="plain")
         denied = call("bert")
         assert denied.returncode == 1 and "auth-denied" in denied.stderr
     finally:

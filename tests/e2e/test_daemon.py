@@ -86,7 +86,7 @@ def test_soft_limit_of_descriptors_is_raised(net):
 def test_open_endpoints_are_warned_of_once(net):
     wide = net.chain("rep-req", at="tcp://*:0", name="wide")
     proxyd = net.proxyd(wide, net.chain("rep-req", name="narrow"))
-    eventually(lambda: proxyd.events("ready"))  # logged after it
+    proxyd.logged("ready")  # after it
     (event,) = proxyd.events("open-endpoint")
     assert event == {"chain": "wide", "endpoint": "tcp://*:0", "auth": "none"}
 
@@ -229,7 +229,7 @@ def test_a_stuck_chain_does_not_keep_it_from_ending(net):
     proxyd = net.proxyd(net.chain("rep-req", name="stuck"), daemon={"drain_timeout": "100ms"})
     with Stuck(proxyd.pid, "stuck") as stuck:
         proxyd.signal(signal.SIGTERM)
-        eventually(lambda: proxyd.events("stop-stuck", chain="stuck"))
+        proxyd.logged("stop-stuck", chain="stuck")
         stuck.reap()
     assert proxyd.wait() == 1
 
@@ -238,7 +238,7 @@ def test_a_signal_ends_it_even_when_its_last_steps_are_stuck(net):
     proxyd = net.proxyd(net.chain("rep-req", name="calls"))
     with Stuck(proxyd.pid, "ZMQbg/Reaper") as stuck:
         proxyd.signal(signal.SIGTERM)
-        eventually(lambda: proxyd.events("chain-state", chain="calls", state="stopped"))
+        proxyd.logged("chain-state", chain="calls", state="stopped")
         holds(lambda: proxyd.is_running, 0.3)
         proxyd.signal(signal.SIGTERM)
         stuck.reap()

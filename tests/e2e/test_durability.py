@@ -37,7 +37,7 @@ def test_garbage_instead_of_a_file_is_set_aside(net, name):
     proxyd.start()
     status = proxyd.chain(calls)
     assert status["restored"] == 50 == status["queued"] + status["dropped"].get("damaged", 0)
-    assert proxyd.events("store-damaged") or proxyd.events("store-salvaged")
+    eventually(lambda: proxyd.events("store-damaged") or proxyd.events("store-salvaged"))
     store_all(net, calls, numbered(50, 50))
 
 
@@ -66,7 +66,7 @@ def test_a_full_disk_refuses_calls_delivers_what_it_has_and_resumes(net, small_d
     assert set(outcomes(answers)) == {"reply", "store-failed"}
     acked = {endure.number_of(body) for tag, body in bodies.items() if not error_of(answers[tag])}
     assert 100 < len(acked) < len(bodies)
-    eventually(lambda: proxyd.events("disk-full"))
+    proxyd.logged("disk-full")
     assert not proxyd.control("status")["store"]["usable"]
     sink = Sink(net.context, calls.to[0])
     proxyd.wait_for(calls, queued=0, inflight=0, seconds=20)

@@ -251,9 +251,9 @@ def test_it_listens_at_ipv6(net):
 def test_an_address_that_others_reach_is_warned_of(net):
     own_network = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     proxyd = net.proxyd(net.chain("rep-pub"), daemon={"http": "*:9633"}, prefix=own_network)
-    eventually(lambda: proxyd.events("open-http", address="*:9633", auth="none"))
+    proxyd.logged("open-http", address="*:9633", auth="none")
     local = net.proxyd(net.chain("rep-pub"), daemon={"http": f"127.0.0.1:{host_port(free_endpoint())[1]}"})
-    eventually(lambda: local.events("ready"))
+    local.logged("ready")
     assert not local.events("open-http")
 
 

@@ -95,7 +95,7 @@ def test_what_callers_leave_behind_stays_within_bounds(net):
     while is_let_in():
         let_in += 1
         assert let_in < 100
-    eventually(lambda: proxyd.events("connection-refused", chain=calls.name, limit="unread"))
+    proxyd.logged("connection-refused", chain=calls.name, limit="unread")
     late = net.caller(calls)
     late.send(b"late")
     assert late.poll(0.2) is None and patient.drain().answers == {}

@@ -200,7 +200,7 @@ def test_a_silent_worker_gets_no_requests_and_is_forgotten(net, workers):
     assert {ask(caller, n)[1]["node"] for n in range(6)} == {"w2"}
     eventually(lambda: states() == {"w2_s": "live"})
     proxyd.wait_for(chain, state="up")
-    assert proxyd.events("worker-lost", worker="w1_s")
+    proxyd.logged("worker-lost", worker="w1_s")
     silent.is_heard = True
     live(proxyd, chain, 2)
     assert {ask(caller, n)[1]["node"] for n in range(6)} == {"w1", "w2"}
@@ -449,7 +449,7 @@ def test_a_crowd_of_names_is_bounded(net, workers):
             {"node_id": f"w{n}", "session_id": "s", "node_type": "worker"}).encode()])
     proxyd.wait_for(chain, heartbeats=5000)
     assert len(proxyd.control("show", chain.name)["status"]["workers"]) == 256
-    assert len(proxyd.events("workers-full")) == 1
+    assert len(proxyd.logged("workers-full")) == 1
     caller = net.caller(chain)
     caller.send(b"MESSAGE", b"1")
     holds(lambda: caller.poll(0) is None, 0.2)
