@@ -88,7 +88,7 @@ struct peer *peer_open(const struct peer_conf *conf, char *err, size_t err_size)
         return NULL;
     }
     if (endpoint_is_websocket(&peer->endpoint)) {
-        snprintf(err, err_size, "%s: a WebSocket is reached through a chain only", conf->endpoint);
+        snprintf(err, err_size, "a WebSocket is reached through a chain only");
         endpoint_close(&peer->endpoint);
         free(peer);
         return NULL;

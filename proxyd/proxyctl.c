@@ -388,7 +388,8 @@ int main(int argc, char **argv)
     int count = argc - first;
     if (count < command->least_arguments ||
         (command->most_arguments >= 0 && count > command->most_arguments)) {
-        fprintf(stderr, "usage: proxyctl %s %s\n", command->name, command->arguments);
+        fprintf(stderr, "usage: proxyctl %s%s%s\n", command->name, command->arguments[0] ? " " : "",
+                command->arguments);
         return STATUS_USAGE;
     }
     if (command->is_remote)
