@@ -2,7 +2,7 @@
  *
  * One running chain: a thread that takes messages in at a frontend, keeps them in a queue and moves them out
  * at a backend. What is in here may be called from any thread; nothing waits for the chain's loop except
- * chain_free.
+ * chain_free and, for a few milliseconds, chain_stats.
  *
  *      callers --> [ frontend ] --> [ queue ] --> [ backend ] --> upstreams
  *                       ^                              |
