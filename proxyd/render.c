@@ -387,7 +387,7 @@ void render_silence(FILE *out, const char *why, int64_t age_ms, bool has_colour)
 
 static void print_value(FILE *out, const json_t *value)
 {
-    if (json_is_array(value)) {
+    if (json_array_size(value) > 0) {
         size_t index;
         json_t *item;
         json_array_foreach((json_t *)value, index, item)
