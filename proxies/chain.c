@@ -554,6 +554,9 @@ static int64_t credit_due_ms(const struct chain *chain)
 static void send_messages(struct chain *chain, int64_t now_ms)
 {
     const struct back_ops *ops = chain->conf->kind->back;
+    const struct front_ops *front = chain->conf->kind->front;
+    bool may_clog =
+        front->has_callers && !chain->conf->kind->retries_forever; /* replies may be large, acks not */
     chain->has_backlog = false;
     refill_credit(chain, now_ms);
     for (int i = 0; i < SENT_PER_TURN; i++) {
@@ -565,6 +568,10 @@ static void send_messages(struct chain *chain, int64_t now_ms)
             return;
         if (chain->may_hold_unfit && !can_be_sent(chain, item)) {
             give_up_unfit(chain, item, now_ms);
+            continue;
+        }
+        if (may_clog && !item->was_sent && front->is_clogged(chain->front, item)) {
+            fail(chain, item, REASON_QUEUE_FULL, now_ms);
             continue;
         }
         enum session_result verdict =

@@ -54,6 +54,9 @@ struct front_ops {
      * longer be delivered as orphaned. Takes the body, and the way back. */
     void (*answer)(struct front *front, struct queue_item *item, struct message *body, int64_t now_ms);
 
+    /* has_callers: whether the caller of `item` leaves so much of its answers unread that it should not get another. */
+    bool (*is_clogged)(struct front *front, const struct queue_item *item);
+
     /* Writes the rows of the publishers that it connects to, at most one for each endpoint, and returns how
      * many. `rows` NULL only counts. */
     uint32_t (*upstreams)(const struct front *front, struct upstream_stats *rows);

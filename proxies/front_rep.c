@@ -9,6 +9,7 @@
 
 #include "proxies/dialect.h"
 #include "proxies/ports.h"
+#include "proxies/unsent.h"
 #include "proxies/wire.h"
 
 #include <netinet/in.h>
@@ -40,7 +41,8 @@ struct front {
     const struct chain_conf *conf;
     const struct surroundings *around;
     struct ports ports;
-    struct list held; /* struct held_answer, oldest first */
+    struct unsent unsent; /* answers */
+    struct list held;     /* struct held_answer, oldest first */
     uint64_t held_count, held_bytes;
     int64_t held_next_ms;
     struct list named[NAMED_LISTS]; /* of queue_item.route: requests of callers that chose their id */
@@ -66,6 +68,7 @@ static void rep_close(struct front *front, int linger_ms)
         LIST_EACH_SAFE (link, following, &front->named[i])
             list_remove(link);
     ports_close(&front->ports, linger_ms);
+    unsent_close(&front->unsent);
     free(front);
 }
 
@@ -89,6 +92,7 @@ static struct front *rep_open(const struct chain_conf *conf, const struct surrou
         return NULL;
     }
     *front = (struct front){.conf = conf, .around = around};
+    unsent_init(&front->unsent);
     list_init(&front->held);
     for (int i = 0; i < NAMED_LISTS; i++)
         list_init(&front->named[i]);
@@ -150,10 +154,21 @@ static void hold(struct front *front, struct queue_item *item, struct message *b
 
 static void rep_answer(struct front *front, struct queue_item *item, struct message *body, int64_t now_ms)
 {
-    if (item->envelope.count > 0 && !deliver(front, item->port, &item->envelope, body))
-        hold(front, item, body, now_ms);
+    if (item->envelope.count > 0) {
+        unsent_add(&front->unsent, message_frame(&item->envelope, 0), body);
+        if (!deliver(front, item->port, &item->envelope, body))
+            hold(front, item, body, now_ms);
+    }
     message_close(&item->envelope);
     message_close(body);
+}
+
+/* Its requests are refused, rather than its answers thrown away: a queue full of them can be answered by any number of
+ * gigabytes. */
+static bool rep_is_clogged(struct front *front, const struct queue_item *item)
+{
+    return item->envelope.count > 0 &&
+           unsent_bytes(&front->unsent, message_frame(&item->envelope, 0)) > UNSENT_BYTES_MAX;
 }
 
 static void retry_held(struct front *front, int64_t now_ms)
@@ -344,5 +359,6 @@ const struct front_ops front_rep = {
     .take = rep_take,
     .has_input = rep_has_input,
     .answer = rep_answer,
+    .is_clogged = rep_is_clogged,
     .upstreams = rep_upstreams,
 };

@@ -6,6 +6,7 @@
 
 #include "proxies/dialect.h"
 #include "proxies/ports.h"
+#include "proxies/unsent.h"
 #include "proxies/wire.h"
 
 #include <stdio.h>
@@ -16,7 +17,9 @@ enum {
     QUERIES_PER_TURN = 64,
     QUERIES_MAX = 512, /* under way; more wait in libzmq */
     QUERY_HWM = 100,
-    ANSWER_HWM = 1000, /* answers that libzmq holds for one caller who does not read; more are lost */
+    ANSWER_HWM =
+        1000, /* answers that libzmq holds for one caller who does not read; more are lost, as are those
+                        * above UNSENT_BYTES_MAX */
     QUERY_BYTES_MAX = 1024,
     QUERY_FRAMES_MAX = 8,
 };
@@ -26,7 +29,8 @@ struct tickets {
     const struct surroundings *around;
     struct queue *queue;
     struct ports ports;
-    struct list asked; /* struct query */
+    struct unsent unsent; /* answers */
+    struct list asked;    /* struct query */
     uint32_t asked_count;
 };
 
@@ -54,6 +58,7 @@ struct tickets *tickets_open(const struct chain_conf *conf, const struct surroun
         return NULL;
     }
     *tickets = (struct tickets){.conf = conf, .around = around, .queue = queue};
+    unsent_init(&tickets->unsent);
     list_init(&tickets->asked);
     const struct socket_options options = {
         .type = ZMQ_ROUTER,
@@ -78,6 +83,7 @@ void tickets_close(struct tickets *tickets, int linger_ms)
     LIST_EACH_SAFE (link, following, &tickets->asked)
         query_free(LIST_ENTRY(link, struct query, link));
     ports_close(&tickets->ports, linger_ms);
+    unsent_close(&tickets->unsent);
     free(tickets);
 }
 
@@ -113,8 +119,12 @@ static void tell(void *context, bool is_ok, enum queue_ticket state, const struc
     struct tickets *tickets = query->tickets;
     struct message body = {0};
     struct socket *socket = &tickets->ports.items[query->port].link.socket;
-    if (write_answer(tickets, is_ok, state, reply, reason, &body) == 0 && socket->zmq)
+    zmq_msg_t *routing_id = message_frame(&query->envelope, 0);
+    if (write_answer(tickets, is_ok, state, reply, reason, &body) == 0 && socket->zmq &&
+        unsent_bytes(&tickets->unsent, routing_id) <= UNSENT_BYTES_MAX) {
+        unsent_add(&tickets->unsent, routing_id, &body);
         wire_send(socket, &query->envelope, true, &body);
+    }
     message_close(&body);
     query_free(query);
 }

@@ -8,7 +8,7 @@ import pytest
 
 from harness import FACTOR, SANITIZED, eventually, holds
 from peers import error_of, outcomes, swallow
-from zmtp import MORE, dial, frame
+from zmtp import MORE, dial, frame, message
 
 MIB = 1 << 20
 
@@ -201,6 +201,27 @@ def test_too_large_is_answered_and_the_connection_lives(net, body):
     assert caller.call(*[b""] * 16) == [b""] * 16
     assert len(upstream.log) == 2
     proxyd.wait_for(calls, accepted=3, delivered=2, failed={"too-large": 1})
+
+
+def test_a_caller_who_reads_no_answers_is_given_no_more(net):
+    """Large answers wait in libzmq, whose high-water marks count messages and not bytes. What the caller asks beyond
+    that hears queue-full, and was not sent."""
+    upstream = net.router(lambda server, request: server.reply(request, bytes(MIB)))
+    calls = net.chain("rep-req", to=upstream)
+    proxyd = net.proxyd(calls)
+    deaf = dial(calls.endpoint).handshake(b"DEALER")
+    deaf.write(b"".join(message(b"%d" % n, b"", b"x") for n in range(300)))
+    status = proxyd.wait_for(calls, accepted=300, queued=0, inflight=0, seconds=20)
+    assert status["failed"] == {"queue-full": 300 - status["delivered"]} and len(upstream.log) == status["delivered"]
+    assert 64 <= status["delivered"] < 64 + 16 + 20, "the bound, a window, the kernel's buffers"
+    assert SANITIZED or proxyd.rss_bytes(peak=True) < (64 + 2 * 16) * MIB + OVERHEAD
+    assert net.caller(calls).call(b"y") == [bytes(MIB)]
+    answers = {tag: body for tag, _, body in (deaf.read_message() for _ in range(300))}
+    assert len(answers) == 300
+    assert outcomes([[body] for body in answers.values()]) == {"reply": status["delivered"], **status["failed"]}
+    deaf.send(b"again", b"", b"x")
+    assert deaf.read_message() == [b"again", b"", bytes(MIB)]
+    deaf.close()
 
 
 @pytest.mark.parametrize("body", [[bytes(50000)], [bytes(9000)] * 6, [b""] * 70],
