@@ -47,6 +47,9 @@
 /* Blocks from here on go back to the kernel as soon as they are free. */
 #define LARGE_BLOCK_BYTES (128 * 1024)
 
+/* What a thread's heap keeps of the others. With less, messages of 64 KiB have pages fetched and given back each. */
+#define KEPT_BYTES (2 * 1024 * 1024)
+
 /* Freed memory is filled with it; any but 0. */
 #define WIPE_BYTE 0xa5
 
@@ -91,7 +94,7 @@ void daemon_prepare(void)
 
     /* glibc raises both as large blocks are freed, and then keeps what a burst of large messages took. */
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
-    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES);
+    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 
     /* libzmq draws routing ids from rand() and does not seed it. */
     unsigned seed;

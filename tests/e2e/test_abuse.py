@@ -100,7 +100,7 @@ def test_the_cap_holds_and_control_is_beyond_it(net, crowd):
     eventually(lambda: idle.open_count() == 50, 5)
     holds(lambda: idle.open_count() == 50, 0.2)
     proxyd.chain(calls)
-    refusals = proxyd.events("connection-refused", chain="rep-req", address="127.0.0.1", limit="max_connections")
+    refusals = proxyd.logged("connection-refused", chain="rep-req", address="127.0.0.1", limit="max_connections")
     assert len(refusals) == 1, "one event, however many there were"
     idle.close()
     assert net.caller(calls).call(b"room again") == [b"room again"]
@@ -134,7 +134,7 @@ def test_64_descriptors_and_a_flood(net, crowd, transport):
     """libzmq's tcp listener would spin, its ipc listener abort. The limit falls by itself, with a warning."""
     calls = net.chain("rep-req", at=net.ipc("front") if transport == "ipc" else None, to=net.router())
     proxyd = net.proxyd(calls, prefix=["prlimit", "--nofile=64:64"])
-    limited = proxyd.events("connections-limited", max_connections=4096, descriptors=64)
+    limited = proxyd.logged("connections-limited", max_connections=4096, descriptors=64)
     assert len(limited) == 1
     good = net.caller(calls)
     assert good.call(b"before") == [b"before"]
