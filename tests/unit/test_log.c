@@ -267,7 +267,8 @@ static void log_ticks(int64_t count)
     memset(padding, 'x', 100);
     alarm(30); /* a caller that waits for the reader ends the test here */
     for (int64_t i = 0; i < count; i++) {
-        snprintf(padding + 100, 20, "%lld", (long long)i); /* no repeat of the one before */
+        snprintf(padding + 100, sizeof(padding) - 100, "%lld",
+                 (long long)i); /* no repeat of the one before */
         log_event(NULL, EVENT_INFO, "tick",
                   (struct event_field[]){EVENT_NUMBER("n", i), EVENT_TEXT("padding", padding)}, 2);
     }
