@@ -5,6 +5,8 @@
  */
 #include "auth/users_edit.h"
 
+#include "auth/users.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -15,8 +17,6 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "auth/users.h"
 
 /* The file under edit: locked, so that editors follow one another. */
 struct edit {
