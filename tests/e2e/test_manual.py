@@ -98,6 +98,14 @@ def test_page_names_all(what, pattern, files, name):
     assert missing(from_source(pattern, *files), name) == set()
 
 
+def test_every_event_of_the_page_is_one():
+    source = (BUILD / "man" / "proxyd.8").read_text()
+    listed = source[source.index("The words, by level:"):source.index(".Sh NOTES")]
+    words = {word.replace("\\-", "-") for word in re.findall(r"^\.Li ([a-z\\-]+)", listed, re.MULTILINE)}
+    assert len(words) > 40
+    assert words - from_source(r'"([a-z-]+)"', "proxyd/*.c", "proxies/*.c", "buffer/store.c") == set()
+
+
 def test_exit_statuses_are_explained():
     for name in ("proxyd.8", "proxyctl.8"):
         assert re.search(r"EXIT STATUS 0 Done\. 1 .* 2 Bad usage", page(name))
