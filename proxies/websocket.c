@@ -17,6 +17,8 @@
 #include "proxies/wire.h"
 
 #include <libwebsockets.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -443,16 +445,20 @@ static int receive(struct websocket *websocket, const void *data, size_t size)
 
 /* ---- the library's callbacks ---- */
 
+/* Whether there was an answer to what opens a connection, whatever became of it since. */
+static bool was_reached(int fd)
+{
+    struct tcp_info info = {0};
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &(socklen_t){sizeof info}) == 0 && info.tcpi_rtt > 0;
+}
+
 /* Who takes the connection and then does not agree is no WebSocket server, or none that speaks our TLS. */
 static enum watch_end failure_of(struct lws *wsi)
 {
     unsigned status = ws.lws_http_client_http_response(wsi);
-    struct sockaddr_storage peer;
     if (status == 401 || status == 403)
         return WATCH_DENIED;
-    bool was_reached =
-        getpeername(ws.lws_get_socket_fd(wsi), (struct sockaddr *)&peer, &(socklen_t){sizeof peer}) == 0;
-    return status > 0 || was_reached ? WATCH_MISMATCH : WATCH_REFUSED;
+    return status > 0 || was_reached(ws.lws_get_socket_fd(wsi)) ? WATCH_MISMATCH : WATCH_REFUSED;
 }
 
 static int append_headers(struct websocket *websocket, unsigned char **at, size_t size)

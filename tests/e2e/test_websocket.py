@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 
@@ -335,6 +336,12 @@ def test_wss_asks_for_certificates_and_shows_passwords(net):
     other_path, other_context = certificate(net, "other", "DNS:elsewhere.example")
     good = net.web(endpoint=place, tls=context, credentials="bot:open sesame")
     elsewhere = net.web(tls=other_context)
+    strict_place = free_endpoint()
+    strict_path, strict_context = certificate(net, "strict", f"IP:{host_port(strict_place)[0]}")
+    strict_context.verify_mode = ssl.CERT_REQUIRED
+    strict_context.load_verify_locations(strict_path)
+    strict_context.maximum_version = ssl.TLSVersion.TLSv1_2
+    strict = net.web(endpoint=strict_place, tls=strict_context)
     plain = net.web(credentials="bot:open sesame")
     password = {"username": "bot", "password": "open sesame"}
 
@@ -348,6 +355,8 @@ def test_wss_asks_for_certificates_and_shows_passwords(net):
         "password": (chain("password", good, tls_ca_file=str(path), username="bot", password="close sesame"), "auth-denied"),
         "nobody": (chain("nobody", plain), "auth-denied"),
         "no-tls": (chain("no-tls", plain.endpoint.replace("ws:", "wss:")), "mechanism-mismatch"),
+        "strict": (chain("strict", strict, tls_ca_file=str(strict_path)), "mechanism-mismatch"),
+        "absent": (chain("absent", net.endpoint().replace("tcp:", "wss:")), "refused"),
         "not-found": (chain("not-found", net.web(status=404)), "mechanism-mismatch"),
         "moved": (chain("moved", net.web(status=301), **password), "mechanism-mismatch"),
         "unresolved": (chain("unresolved", "wss://nowhere.invalid/rpc"), "unresolved"),
