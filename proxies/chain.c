@@ -11,6 +11,7 @@
 #include "proxies/dialect.h"
 #include "proxies/door.h"
 #include "proxies/kinds.h"
+#include "proxies/monitor.h"
 #include "proxies/retry.h"
 
 #include <stdio.h>
@@ -24,6 +25,7 @@ enum {
     TAKEN_BYTES_PER_TURN = 1 << 20,
     SENT_PER_TURN = 256,
     CREDIT = 1000, /* of drain_rate, for one message */
+    PEAK_BYTES = 8 << 20,
 };
 
 static int64_t clock_ms(void)
@@ -710,10 +712,22 @@ static void look_at_queues(const struct chain *chain, struct queue_stats *stats)
         stats->oldest_ms = leaving.oldest_ms;
 }
 
+/* What is queued goes back to the heap in no order, and stays there unless somebody asks. */
+static void note_peak(struct chain *chain, uint64_t bytes)
+{
+    if (bytes > chain->peak_bytes)
+        chain->peak_bytes = bytes;
+    if (chain->peak_bytes < PEAK_BYTES || bytes > chain->peak_bytes / 4)
+        return;
+    chain->peak_bytes = bytes;
+    monitor_note_freed(chain->around.runtime->monitor);
+}
+
 static void publish(struct chain *chain, bool is_stopped)
 {
     struct queue_stats stats;
     look_at_queues(chain, &stats);
+    note_peak(chain, stats.bytes);
     chain->ledger.queued = stats.queued;
     chain->ledger.inflight = stats.inflight;
     chain->ledger.dead = stats.dead;

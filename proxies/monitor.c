@@ -27,7 +27,7 @@ enum {
                      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                      ZMQ_EVENT_MONITOR_STOPPED | ZMQ_EVENT_ACCEPTED,
     CROWD = 1000,   /* peers that left: what they took is worth giving back */
-    CALM_MS = 1000, /* without one more that left: libzmq has freed it by then */
+    CALM_MS = 1000, /* without more of that: libzmq has freed it by then */
 };
 
 struct watch {
@@ -48,10 +48,10 @@ struct monitor {
     pthread_t thread;
     int epoll;
     struct waker *waker;
-    atomic_bool is_closing;
-    unsigned watched;    /* the thread's own: sockets whose end it has not heard of */
-    unsigned departed;   /* the thread's own: peers that left since memory was given back */
-    int64_t departed_ms; /* when the last of them did */
+    atomic_bool is_closing, has_freed;
+    unsigned watched;  /* the thread's own: sockets whose end it has not heard of */
+    unsigned departed; /* the thread's own: peers that left since memory was given back, or as good as that */
+    int64_t busy_ms;   /* when the last of them did */
     pthread_mutex_t mutex;
     struct list arriving; /* guarded by mutex */
     atomic_ulong names;
@@ -131,13 +131,21 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
     waker_wake(watch->waker);
 }
 
+static void note_departed(struct monitor *monitor, unsigned count)
+{
+    monitor->departed += count;
+    monitor->busy_ms = clock_now_ms();
+}
+
 /* glibc keeps what lies between blocks in use until it is asked. Here, since it takes a while for a crowd's. Returns
  * how long to wait before the next look; -1: until something happens. */
 static int give_back_memory(struct monitor *monitor)
 {
+    if (atomic_exchange(&monitor->has_freed, false))
+        note_departed(monitor, CROWD);
     if (monitor->departed < CROWD)
         return -1;
-    int64_t left_ms = monitor->departed_ms + CALM_MS - clock_now_ms();
+    int64_t left_ms = monitor->busy_ms + CALM_MS - clock_now_ms();
     if (left_ms > 0)
         return (int)left_ms;
     malloc_trim(0);
@@ -161,8 +169,7 @@ static void drain(struct monitor *monitor, struct watch *watch)
             return;
         }
         if (event == ZMQ_EVENT_DISCONNECTED) {
-            monitor->departed++;
-            monitor->departed_ms = clock_now_ms();
+            note_departed(monitor, 1);
         }
         note_event(watch, event, value);
     }
@@ -220,8 +227,7 @@ struct monitor *monitor_open(void *zmq_context, char *err, size_t err_size)
     monitor->zmq = zmq_context;
     list_init(&monitor->arriving);
     pthread_mutex_init(&monitor->mutex, NULL);
-    monitor->departed = CROWD; /* starting leaves as much behind */
-    monitor->departed_ms = clock_now_ms();
+    note_departed(monitor, CROWD); /* starting leaves as much behind */
     monitor->waker = waker_new();
     monitor->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!monitor->waker || monitor->epoll == -1)
@@ -241,6 +247,12 @@ failed:
         free(monitor);
     }
     return NULL;
+}
+
+void monitor_note_freed(struct monitor *monitor)
+{
+    atomic_store(&monitor->has_freed, true);
+    waker_wake(monitor->waker);
 }
 
 void monitor_close(struct monitor *monitor)

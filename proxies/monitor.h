@@ -27,6 +27,9 @@ struct watch *watch_start(struct monitor *monitor, void *watched, struct waker *
 /* Ends the monitoring of the socket, which is about to be closed, and lets go of the watch. */
 void watch_stop(struct watch *watch, void *watched);
 
+/* Much memory that was in use is not any more: it goes back to the kernel once it is calm. Any thread. */
+void monitor_note_freed(struct monitor *monitor);
+
 /* How a connection ended, or did not come about. */
 enum watch_end {
     WATCH_OPEN,     /* it has not */

@@ -44,11 +44,9 @@
 /* More descriptors than any chain can use; a larger limit only costs the kernel and tools that walk it. */
 #define MOST_DESCRIPTORS 65536
 
-/* Blocks from here on go back to the kernel as soon as they are free. */
-#define LARGE_BLOCK_BYTES (128 * 1024)
-
-/* What a thread's heap keeps of the others. With less, messages of 64 KiB have pages fetched and given back each. */
-#define KEPT_BYTES (2 * 1024 * 1024)
+/* Blocks from here on go back to the kernel as soon as they are free; what a thread's heap has free at its end does when
+ * it is more. With less each large message has its pages fetched and given back. */
+#define LARGE_BLOCK_BYTES (2 * 1024 * 1024)
 
 /* Freed memory is filled with it; any but 0. */
 #define WIPE_BYTE 0xa5
@@ -92,9 +90,9 @@ void daemon_prepare(void)
 
     daemon_wipe_freed(true); /* until it is known whether there are secrets */
 
-    /* glibc raises both as large blocks are freed, and then keeps what a burst of large messages took. */
+    /* glibc raises both as large blocks are freed, up to 64 MiB a thread. */
     mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
-    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+    mallopt(M_TRIM_THRESHOLD, LARGE_BLOCK_BYTES);
 
     /* libzmq draws routing ids from rand() and does not seed it. */
     unsigned seed;
