@@ -41,7 +41,6 @@ enum {
     CHAIN_BYTES = 65,
     PEER_BYTES = 32 * 1024,    /* what libzmq needs for the messages of one peer, besides those */
     LEFT_BYTES_MAX = 64 << 20, /* of peers that have gone, unread */
-    PEER_MESSAGES = 1000,      /* of one peer, unread: the largest receive_hwm */
     QUIET_MS = 10000           /* between two events of one kind */
 };
 
@@ -52,6 +51,7 @@ struct port {
     bool is_counted;
     bool keeps_ids;
     struct zmtp_limits message;
+    uint64_t kept_messages;
     char chain[CHAIN_BYTES];
     atomic_bool is_behind;      /* messages wait there; its reader says so, as the next */
     atomic_uint_fast64_t taken; /* messages, ever */
@@ -301,20 +301,23 @@ static const char *make_room(const struct origin *origin)
 
 /* ---- what is left by those who have gone; the mutex is held ---- */
 
-/* libzmq reads its peers by turns: who left n messages has been read when everyone had n turns. */
+/* libzmq reads its peers by turns: who left n messages has been read when everyone had n turns. How many it was is not
+ * known, but no more than libzmq keeps. */
 static void note_gone(const struct guarded *connection)
 {
     struct port *port = connection->port;
     uint64_t messages = connection->stream.messages - connection->read_messages;
+    uint64_t bytes = connection->bytes - connection->read_bytes;
     uint64_t taken = atomic_load(&port->taken);
     if (!atomic_load(&port->is_behind) || messages == 0)
         return;
     if (taken >= port->left_until)
         port->gone = port->left_bytes = 0;
+    uint64_t kept =
+        port->kept_messages > 0 && messages > port->kept_messages ? port->kept_messages : messages;
     port->gone++;
-    port->left_bytes += PEER_BYTES + connection->bytes - connection->read_bytes;
-    uint64_t turns = messages < PEER_MESSAGES ? messages : PEER_MESSAGES;
-    uint64_t until = taken + turns * (port->references + port->gone);
+    port->left_bytes += PEER_BYTES + bytes / messages * kept;
+    uint64_t until = taken + kept * (port->references + port->gone);
     port->left_until = until > port->left_until ? until : port->left_until;
 }
 
@@ -436,6 +439,7 @@ static int watch(int fd, const struct guard_limits *limits)
     }
     port->is_counted = limits->chain != NULL;
     port->message = limits->message;
+    port->kept_messages = (uint64_t)limits->kept_messages;
     port->keeps_ids = limits->keeps_ids;
     snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
     listener->is_listener = true;

@@ -36,7 +36,8 @@ struct guard_conf {
 struct guard_limits {
     const char *chain; /* for events; NULL: they do not count towards max_connections */
     struct zmtp_limits message;
-    bool keeps_ids; /* peers come with PLAIN: a routing id is the user's who came with it */
+    int kept_messages; /* of one peer, unread, by libzmq; 0 = any number */
+    bool keeps_ids;    /* peers come with PLAIN: a routing id is the user's who came with it */
 };
 
 struct guard_stats {

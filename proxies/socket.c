@@ -194,6 +194,7 @@ static struct guard_limits guard_limits_of(const struct socket_options *options)
     struct guard_limits limits = {
         .chain = options->chain,
         .message = {(uint64_t)options->max_frame_bytes, (uint64_t)options->max_frames},
+        .kept_messages = options->receive_hwm,
         .keeps_ids = takes_over(options) && options->door && options->door->mechanism == DOOR_PLAIN,
     };
     if (is_publisher(options->type))

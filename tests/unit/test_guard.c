@@ -311,13 +311,28 @@ static void a_limit_of_one_per_address_lets_the_newest_in(void **state)
     close_house(&house);
 }
 
-/* Sends one request of nearly 1 MiB, and goes; false when it is not let in. */
-static bool leaves_a_mebibyte(const struct house *house)
+/* A house behind a listener of its own, which is returned. */
+static int open_listening_house(struct house *house, const struct guard_limits *limits)
 {
-    static const uint8_t request[9 + (1 << 20) - 9] = {2, 0, 0, 0, 0, 0, 0x0F, 0xFF, 0xF7};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(listener, 10), 0);
+    getsockname(listener, (struct sockaddr *)&address, &(socklen_t){sizeof address});
+    open_house(house, (struct guard_conf){0}, limits, "tcp://127.0.0.1:*");
+    snprintf(house->endpoint, sizeof house->endpoint, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
+    assert_int_equal(guard_bind(house->router, house->endpoint, listener, limits), 0);
+    return listener;
+}
+
+/* Sends so many requests of nearly 1 MiB, and goes; false when it is not let in. */
+static bool leaves_mebibytes(const struct house *house, int count)
+{
+    static const uint8_t request[1 << 20] = {2, 0, 0, 0, 0, 0, 0x0F, 0xFF, 0xF7};
     int fd = dial(house, "127.0.0.1");
     bool is_in = shake_hands(fd);
-    say(fd, request, sizeof request);
+    for (int i = 0; i < count; i++)
+        say(fd, request, sizeof request);
     close(fd);
     assert_true(comes_to(connections, 0));
     return is_in;
@@ -327,30 +342,32 @@ static void what_the_gone_have_left_keeps_newcomers_out_until_it_is_read(void **
 {
     (void)state;
     struct house house;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), left = 0;
-    assert_int_equal(bind(listener, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(listener, 10), 0);
-    getsockname(listener, (struct sockaddr *)&address, &(socklen_t){sizeof address});
-    open_house(&house, (struct guard_conf){0}, &generous, "tcp://127.0.0.1:*");
-    snprintf(house.endpoint, sizeof house.endpoint, "tcp://127.0.0.1:%d", ntohs(address.sin_port));
-    assert_int_equal(guard_bind(house.router, house.endpoint, listener, &generous), 0);
-
-    for (int i = 0; i < 70; i++)
-        assert_true(leaves_a_mebibyte(&house)); /* all of it will be read */
+    int listener = open_listening_house(&house, &generous), left = 0;
+    assert_true(leaves_mebibytes(&house, 70)); /* all of it will be read */
     guard_note_reading(listener, true, 0);
-    while (leaves_a_mebibyte(&house))
+    while (leaves_mebibytes(&house, 1))
         assert_true(++left <= 64);
     assert_true(left >= 60);
     assert_non_null(strstr(told.lines[0], "connection-refused chain=calls address=127.0.0.1 limit=unread"));
     guard_note_reading(listener, true, (uint64_t)left - 1);
-    assert_false(leaves_a_mebibyte(&house));
+    assert_false(leaves_mebibytes(&house, 1));
     guard_note_reading(listener, true, 2 * (uint64_t)left);
-    assert_true(leaves_a_mebibyte(&house));
-    while (leaves_a_mebibyte(&house))
-        ;
+    assert_true(leaves_mebibytes(&house, 70));
+    assert_false(leaves_mebibytes(&house, 1));
     guard_note_reading(listener, false, 2 * (uint64_t)left);
-    assert_true(leaves_a_mebibyte(&house));
+    assert_true(leaves_mebibytes(&house, 1));
+    close_house(&house);
+}
+
+static void no_more_counts_as_left_than_libzmq_keeps(void **state)
+{
+    (void)state;
+    static const struct guard_limits few = {.chain = "calls", .message = {1 << 20, 1000}, .kept_messages = 1};
+    struct house house;
+    int listener = open_listening_house(&house, &few);
+    guard_note_reading(listener, true, 0);
+    assert_true(leaves_mebibytes(&house, 70));
+    assert_true(leaves_mebibytes(&house, 1));
     close_house(&house);
 }
 
@@ -565,6 +582,7 @@ int main(void)
         cmocka_unit_test(one_address_cannot_take_the_others_places),
         cmocka_unit_test(a_limit_of_one_per_address_lets_the_newest_in),
         cmocka_unit_test(what_the_gone_have_left_keeps_newcomers_out_until_it_is_read),
+        cmocka_unit_test(no_more_counts_as_left_than_libzmq_keeps),
         cmocka_unit_test(mapped_addresses_are_those_of_ipv4),
         cmocka_unit_test(connections_of_no_chain_do_not_count),
         cmocka_unit_test(endless_messages_are_cut_at_their_limit),
