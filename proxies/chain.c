@@ -25,7 +25,7 @@ enum {
     TAKEN_BYTES_PER_TURN = 1 << 20,
     SENT_PER_TURN = 256,
     CREDIT = 1000, /* of drain_rate, for one message */
-    PEAK_BYTES = 8 << 20,
+    NOTED_BYTES = 8 << 20,
 };
 
 static int64_t clock_ms(void)
@@ -405,6 +405,7 @@ static bool take_message(struct chain *chain, int64_t now_ms)
         return false;
     chain->spare = NULL;
     chain->turn_bytes += item->body.bytes;
+    chain->taken_bytes += item->body.bytes;
     item->taken_ms = now_ms;
     item->taken_us = chain->now_us;
     switch (taken) {
@@ -712,14 +713,16 @@ static void look_at_queues(const struct chain *chain, struct queue_stats *stats)
         stats->oldest_ms = leaving.oldest_ms;
 }
 
-/* What is queued goes back to the heap in no order, and stays there unless somebody asks. */
-static void note_peak(struct chain *chain, uint64_t bytes)
+/* What was queued, and what was refused, goes back to the heap in no order, and stays there unless somebody asks. */
+static void note_freed(struct chain *chain, uint64_t queued_bytes)
 {
-    if (bytes > chain->peak_bytes)
-        chain->peak_bytes = bytes;
-    if (chain->peak_bytes < PEAK_BYTES || bytes > chain->peak_bytes / 4)
+    if (queued_bytes > chain->peak_bytes)
+        chain->peak_bytes = queued_bytes;
+    bool has_emptied = chain->peak_bytes >= NOTED_BYTES && queued_bytes <= chain->peak_bytes / 4;
+    if (!has_emptied && chain->taken_bytes < NOTED_BYTES)
         return;
-    chain->peak_bytes = bytes;
+    chain->peak_bytes = queued_bytes;
+    chain->taken_bytes = 0;
     monitor_note_freed(chain->around.runtime->monitor);
 }
 
@@ -727,7 +730,7 @@ static void publish(struct chain *chain, bool is_stopped)
 {
     struct queue_stats stats;
     look_at_queues(chain, &stats);
-    note_peak(chain, stats.bytes);
+    note_freed(chain, stats.bytes);
     chain->ledger.queued = stats.queued;
     chain->ledger.inflight = stats.inflight;
     chain->ledger.dead = stats.dead;

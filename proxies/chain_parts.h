@@ -69,7 +69,8 @@ struct chain {
     struct queue_item *spare;   /* to take the next message into */
     struct queue_item *pending; /* taken, and the queue has no room yet (when_full) */
     uint64_t turn_bytes;        /* taken in this turn */
-    uint64_t peak_bytes;        /* of the queue, since its memory was last said to be free */
+    uint64_t peak_bytes;        /* of the queue, since memory was last said to be free */
+    uint64_t taken_bytes;       /* since then */
     bool has_backlog;           /* the last turn stopped at its budget */
     bool is_held;               /* nothing is sent: the backend or the store is about to be exchanged */
     bool is_closed;             /* nothing is taken: the store is */
