@@ -405,8 +405,9 @@ enum store_result store_db_connect(struct store_db *db, const char *path, bool i
         store_db_execute(db, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA trusted_schema=OFF;"
                              "PRAGMA cell_size_check=ON; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
                              "PRAGMA cache_size=-2000; PRAGMA secure_delete=OFF;");
-    if (result == STORE_OK && is_new)
-        result = store_db_execute(db, "PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL");
+    if (result == STORE_OK && is_new) /* it is synced once, before it gets its name */
+        result = store_db_execute(
+            db, "PRAGMA synchronous=OFF; PRAGMA page_size=4096; PRAGMA auto_vacuum=INCREMENTAL");
     if (result == STORE_OK && is_new)
         result = migrate(db, path);
     if (result == STORE_OK)
