@@ -240,12 +240,13 @@ void queue_ticket(struct queue *queue, struct queue_item *item, char text[QUEUE_
 typedef void queue_ticket_fn(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
                              const char *reason);
 
-/* Asks what became of a ticket: `size` bytes at `text`, whatever they are. A queue in memory knows none. */
+/* Asks what became of a ticket: `size` bytes at `text`, whatever they are. A queue in memory knows none. The
+ * answer comes as to operators, below. */
 void queue_find_ticket(struct queue *queue, const void *text, size_t size, uint64_t owner,
                        queue_ticket_fn *tell, void *context);
 
 /* ---- for operators. The answers come during the call or from a later queue_next_stored; when the queue is
- * freed before, never. ---- */
+ * freed before, from queue_free, not ok. ---- */
 
 struct queue_entry {
     uint64_t id;

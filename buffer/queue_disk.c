@@ -30,12 +30,22 @@ enum {
     PAGE_MAX_BYTES = 4 << 20,
 };
 
+/* Who asked the store something, until told: by one of these. */
+struct asker {
+    struct list link;
+    queue_page_fn *page;
+    queue_done_fn *done;
+    queue_ticket_fn *ticket;
+    void *context;
+};
+
 struct queue_disk {
     struct queue base;
     struct store_port *port;
     struct list outgoing; /* for the next commit */
     unsigned outgoing_lazy;
     struct list answered; /* received, not yet dealt with */
+    struct list askers;   /* whose questions are under way */
     size_t staged_count, staged_bytes;
     uint64_t away_from; /* the first id on disk only; 0: none is */
     uint64_t away, away_bytes;
@@ -72,6 +82,31 @@ static struct store_op *send_lazy(struct queue_disk *disk, enum store_op_kind ki
     struct store_op *op = send(disk, kind, id, data_bytes);
     disk->outgoing_lazy += op != NULL;
     return op;
+}
+
+/* A question of `asker`, who is copied. NULL when memory is short. */
+static struct store_op *send_question(struct queue_disk *disk, enum store_op_kind kind, uint64_t id,
+                                      const struct asker *asker)
+{
+    struct asker *copy = malloc(sizeof *copy);
+    struct store_op *op = copy ? send(disk, kind, id, 0) : NULL;
+    if (!op) {
+        free(copy);
+        return NULL;
+    }
+    *copy = *asker;
+    list_append(&disk->askers, &copy->link);
+    op->context = copy;
+    return op;
+}
+
+/* Who is to be told of the answer. */
+static struct asker take_asker(struct asker *under_way)
+{
+    struct asker asker = *under_way;
+    list_remove(&under_way->link);
+    free(under_way);
+    return asker;
 }
 
 static void hand_over(struct queue_disk *disk)
@@ -115,7 +150,7 @@ static enum queue_result disk_put(struct queue *queue, struct queue_item *item)
     op->row.has_digest = item->digest != NULL;
     if (item->digest)
         memcpy(op->row.digest, item->digest, sizeof op->row.digest);
-    op->context[0] = item;
+    op->context = item;
     item->op = op;
     disk->staged_count++;
     disk->staged_bytes += flat_bytes;
@@ -154,7 +189,7 @@ static void drop_shells(struct queue_disk *disk)
 /* The end of a put: the item to give out, NULL when it was removed meanwhile. */
 static struct queue_item *end_put(struct queue_disk *disk, struct store_op *op, bool *is_stored)
 {
-    struct queue_item *item = op->context[0];
+    struct queue_item *item = op->context;
     disk->staged_count--;
     disk->staged_bytes -= op->row.flat_bytes;
     *is_stored = op->is_done;
@@ -287,8 +322,7 @@ static void load_more(struct queue_disk *disk)
 
 static void end_page(struct queue_disk *disk, struct store_op *op)
 {
-    queue_page_fn *tell;
-    memcpy(&tell, &op->context[0], sizeof tell);
+    struct asker asker = take_asker(op->context);
     size_t room = 1, count = 0;
     LIST_EACH (link, &op->rows)
         room++;
@@ -316,7 +350,7 @@ static void end_page(struct queue_disk *disk, struct store_op *op)
         }
         count++;
     }
-    tell(op->context[1], is_ok, entries, is_ok ? count : 0, is_ok ? op->next : 0);
+    asker.page(asker.context, is_ok, entries, is_ok ? count : 0, is_ok ? op->next : 0);
     for (size_t i = 0; bodies && i < count; i++)
         message_close(&bodies[i]);
     free(bodies);
@@ -325,8 +359,7 @@ static void end_page(struct queue_disk *disk, struct store_op *op)
 
 static void end_ticket(struct store_op *op)
 {
-    queue_ticket_fn *tell;
-    memcpy(&tell, &op->context[0], sizeof tell);
+    struct asker asker = take_asker(op->context);
     struct message reply;
     message_init(&reply);
     bool is_ok = !op->has_failed;
@@ -335,9 +368,9 @@ static void end_ticket(struct store_op *op)
         const struct store_row *row = &LIST_ENTRY(found, struct store_found, link)->row;
         is_ok = message_unflatten(&reply, row->flat, row->flat_bytes) == 0;
     }
-    tell(op->context[1], is_ok, (enum queue_ticket)op->ticket,
-         op->ticket == STORE_TICKET_DONE ? &reply : NULL,
-         op->ticket == STORE_TICKET_DEAD ? op->row.reason : NULL);
+    asker.ticket(asker.context, is_ok, (enum queue_ticket)op->ticket,
+                 op->ticket == STORE_TICKET_DONE ? &reply : NULL,
+                 op->ticket == STORE_TICKET_DEAD ? op->row.reason : NULL);
     message_close(&reply);
 }
 
@@ -381,8 +414,7 @@ static bool end_retry_dead(struct queue_disk *disk, struct store_op *op)
 
 static void end_change(struct queue_disk *disk, struct store_op *op)
 {
-    queue_done_fn *tell;
-    memcpy(&tell, &op->context[0], sizeof tell);
+    struct asker asker = take_asker(op->context);
     bool is_done = op->is_done;
     if (op->kind == STORE_OP_DROP)
         end_drop(disk, op);
@@ -390,7 +422,7 @@ static void end_change(struct queue_disk *disk, struct store_op *op)
         end_drop_dead(disk, op);
     else
         is_done = end_retry_dead(disk, op);
-    tell(op->context[1], !op->has_failed, is_done);
+    asker.done(asker.context, !op->has_failed, is_done);
 }
 
 static void end_trim(struct queue_disk *disk, struct store_op *op)
@@ -492,7 +524,7 @@ static void disk_gone(struct queue *queue, struct queue_item *item, const struct
     struct queue_disk *disk = DISK(queue);
     if (item->place == QUEUE_STAGED) {
         if (item->op)
-            item->op->context[0] = NULL;
+            item->op->context = NULL;
         return; /* deleted when its write is answered, or not there at all */
     }
     if (item->place == QUEUE_AWAY) {
@@ -537,15 +569,14 @@ static void disk_bury(struct queue *queue, struct queue_item *item)
 
 /* ---- questions ---- */
 
-_Static_assert(sizeof(void *) == sizeof(queue_done_fn *), "a function pointer fits where a pointer does");
-
 static void disk_page(struct queue *queue, bool is_dead, uint64_t from_id, uint32_t max, bool with_bodies,
                       queue_page_fn *tell, void *context)
 {
     struct queue_disk *disk = DISK(queue);
     uint64_t first = disk->base.last_id >> STORE_SEQUENCE_BITS << STORE_SEQUENCE_BITS;
-    struct store_op *op =
-        send(disk, is_dead ? STORE_OP_PAGE_DEAD : STORE_OP_PAGE, from_id > first ? from_id : first, 0);
+    const struct asker asker = {.page = tell, .context = context};
+    struct store_op *op = send_question(disk, is_dead ? STORE_OP_PAGE_DEAD : STORE_OP_PAGE,
+                                        from_id > first ? from_id : first, &asker);
     if (!op) {
         tell(context, false, NULL, 0, 0);
         return;
@@ -553,8 +584,6 @@ static void disk_page(struct queue *queue, bool is_dead, uint64_t from_id, uint3
     op->count = max;
     op->max_bytes = PAGE_MAX_BYTES;
     op->is_far = with_bodies;
-    memcpy(&op->context[0], &tell, sizeof tell);
-    op->context[1] = context;
 }
 
 /* False when it was answered at once. */
@@ -562,14 +591,13 @@ static bool change(struct queue *queue, enum store_op_kind kind, uint64_t id, qu
                    void *context)
 {
     bool is_ours = id >> STORE_SEQUENCE_BITS == queue->last_id >> STORE_SEQUENCE_BITS;
-    struct store_op *op = is_ours ? send(DISK(queue), kind, id, 0) : NULL;
+    const struct asker asker = {.done = tell, .context = context};
+    struct store_op *op = is_ours ? send_question(DISK(queue), kind, id, &asker) : NULL;
     if (!op) {
         tell(context, !is_ours, false);
         return false;
     }
     op->is_far = true;
-    memcpy(&op->context[0], &tell, sizeof tell);
-    op->context[1] = context;
     return true;
 }
 
@@ -600,15 +628,14 @@ static void disk_find_ticket(struct queue *queue, uint64_t id, const unsigned ch
                              queue_ticket_fn *tell, void *context)
 {
     bool is_ours = id >> STORE_SEQUENCE_BITS == queue->last_id >> STORE_SEQUENCE_BITS;
-    struct store_op *op = is_ours ? send(DISK(queue), STORE_OP_FIND, id, 0) : NULL;
+    const struct asker asker = {.ticket = tell, .context = context};
+    struct store_op *op = is_ours ? send_question(DISK(queue), STORE_OP_FIND, id, &asker) : NULL;
     if (!op) {
         tell(context, !is_ours, QUEUE_TICKET_UNKNOWN, NULL, NULL);
         return;
     }
     op->row.owner = owner;
     memcpy(op->row.secret, secret, sizeof op->row.secret);
-    memcpy(&op->context[0], &tell, sizeof tell);
-    op->context[1] = context;
 }
 
 static void disk_settle(const struct queue *queue)
@@ -641,9 +668,25 @@ static void disk_free(struct queue *queue)
     free(disk);
 }
 
+/* Nobody waits for an answer that cannot come any more. */
+static void tell_askers(struct queue_disk *disk)
+{
+    struct list *link;
+    while ((link = list_first(&disk->askers)) != NULL) {
+        struct asker asker = take_asker(LIST_ENTRY(link, struct asker, link));
+        if (asker.page)
+            asker.page(asker.context, false, NULL, 0, 0);
+        else if (asker.done)
+            asker.done(asker.context, false, false);
+        else
+            asker.ticket(asker.context, false, QUEUE_TICKET_UNKNOWN, NULL, NULL);
+    }
+}
+
 static void disk_release(struct queue *queue)
 {
     struct queue_disk *disk = DISK(queue);
+    tell_askers(disk);
     let_go(disk);
     LIST_EACH_SAFE (link, next, &disk->shells)
         queue_item_free(queue, ITEM(link));
@@ -731,6 +774,7 @@ struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf 
     disk->keeps_replies = conf->keep_replies_ms > 0;
     list_init(&disk->outgoing);
     list_init(&disk->answered);
+    list_init(&disk->askers);
     list_init(&disk->shells);
     struct store_op *op = send(disk, STORE_OP_OPEN, 0, 0);
     if (op)

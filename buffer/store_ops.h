@@ -63,7 +63,7 @@ struct store_op {
     struct store_chain chain; /* answer to OPEN */
     struct store_row row;     /* PUT and FIND: all of it; others: id, reason, flat */
     struct list rows;         /* answer: struct store_found */
-    void *context[2];         /* the owner's */
+    void *context;            /* the owner's */
     unsigned char data[];     /* where row.flat may lie */
 };
 

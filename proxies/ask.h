@@ -40,7 +40,8 @@ struct ask {
     bool with_bodies;
     char ticket[QUEUE_TICKET_BYTES];
 
-    /* The answer. `done` is called once, on the chain's thread; the ask is the asker's again from then on. */
+    /* The answer. `done` is called once, on the chain's thread or by chain_free; the ask is the asker's again from then
+     * on. */
     void (*done)(struct ask *ask);
     void *context;
     bool is_ok;     /* false: the store cannot tell now, or the chain has ended */

@@ -36,7 +36,7 @@ struct tickets {
 
 struct query {
     struct list link;
-    struct tickets *tickets;
+    struct tickets *tickets; /* NULL: closed, and nobody there to answer */
     size_t port;
     struct message envelope;
 };
@@ -44,7 +44,8 @@ struct query {
 static void query_free(struct query *query)
 {
     list_remove(&query->link);
-    query->tickets->asked_count--;
+    if (query->tickets)
+        query->tickets->asked_count--;
     message_close(&query->envelope);
     free(query);
 }
@@ -76,17 +77,6 @@ struct tickets *tickets_open(const struct chain_conf *conf, const struct surroun
     return tickets;
 }
 
-void tickets_close(struct tickets *tickets, int linger_ms)
-{
-    if (!tickets)
-        return;
-    LIST_EACH_SAFE (link, following, &tickets->asked)
-        query_free(LIST_ENTRY(link, struct query, link));
-    ports_close(&tickets->ports, linger_ms);
-    unsent_close(&tickets->unsent);
-    free(tickets);
-}
-
 static int add_word(struct message *message, const char *word)
 {
     return message_add_bytes(message, word, strlen(word));
@@ -112,10 +102,9 @@ static int write_answer(const struct tickets *tickets, bool is_ok, enum queue_ti
     }
 }
 
-static void tell(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
-                 const char *reason)
+static void answer(struct query *query, bool is_ok, enum queue_ticket state, const struct message *reply,
+                   const char *reason)
 {
-    struct query *query = context;
     struct tickets *tickets = query->tickets;
     struct message body = {0};
     struct socket *socket = &tickets->ports.items[query->port].link.socket;
@@ -126,7 +115,31 @@ static void tell(void *context, bool is_ok, enum queue_ticket state, const struc
         wire_send(socket, &query->envelope, true, &body);
     }
     message_close(&body);
+}
+
+static void tell(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
+                 const char *reason)
+{
+    struct query *query = context;
+    if (query->tickets)
+        answer(query, is_ok, state, reply, reason);
     query_free(query);
+}
+
+/* The queue still knows the queries under way, and will tell. */
+void tickets_close(struct tickets *tickets, int linger_ms)
+{
+    if (!tickets)
+        return;
+    LIST_EACH_SAFE (link, next, &tickets->asked) {
+        struct query *query = LIST_ENTRY(link, struct query, link);
+        answer(query, false, QUEUE_TICKET_UNKNOWN, NULL, NULL);
+        list_remove(link);
+        query->tickets = NULL;
+    }
+    ports_close(&tickets->ports, linger_ms);
+    unsent_close(&tickets->unsent);
+    free(tickets);
 }
 
 static struct query *query_new(struct tickets *tickets, size_t port, struct message *envelope)

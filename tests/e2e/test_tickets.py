@@ -2,6 +2,7 @@
 """Tickets: what a caller hears of its buffered call afterwards, for how long, and that nobody else hears it."""
 import pytest
 
+from endure import worse
 from harness import SANITIZED, eventually
 from peers import echo, swallow
 from test_buffered import buffered, ctl, ctl_json, restart, store_all
@@ -181,3 +182,25 @@ def test_many_queries_at_once_are_all_answered(net):
     tags = [pipeline.send(ticket) for ticket in tickets]
     answers = pipeline.wait()
     assert [answers[tag] for tag in tags] == [[b"done", b"%d" % number] for number in range(500)]
+
+
+def test_queries_under_way_are_answered_when_their_endpoint_is_made_anew(net):
+    """The store is busy with another chain's sync when the queries come, and still is when the frontend goes."""
+    calls, at = with_tickets(net, net.endpoint())
+    busy = buffered(net, net.endpoint(), name="busy")
+    proxyd = net.proxyd(calls, busy, env={**worse(SYNC_MS=300), "MALLOC_PERTURB_": "165"})
+    (ticket,) = store_all(net, calls, [b"question"])
+    askers = [net.caller(at) for _ in range(20)]
+    for asker in askers:
+        assert asker.call(ticket) == [b"pending"]
+    net.pipeline(busy).send(b"x")
+    proxyd.wait_for(busy, accepted=1)
+    for asker in askers:
+        asker.send(ticket)
+    calls.conf["frontend"]["rate"] = 1000
+    proxyd.write((calls, busy))
+    assert proxyd.control("reload")["changed"] == ["calls"]
+    answers = [asker.receive() for asker in askers]
+    assert all(answer in ([b"error 507 store-failed"], [b"pending"]) for answer in answers)
+    proxyd.wait_for(busy, queued=1)
+    assert net.caller(at).call(ticket) == [b"pending"]

@@ -665,6 +665,41 @@ static void queue_freed_with_items_everywhere_leaks_nothing(void **state)
     queue_free(queue);
 }
 
+static void note_ticket(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
+                        const char *reason)
+{
+    (void)state;
+    (void)reply;
+    (void)reason;
+    *(struct outcome *)context = (struct outcome){true, is_ok, false};
+}
+
+static void note_any_page(void *context, bool is_ok, const struct queue_entry *entries, size_t count,
+                          uint64_t next_id)
+{
+    (void)entries;
+    (void)count;
+    (void)next_id;
+    *(struct outcome *)context = (struct outcome){true, is_ok, false};
+}
+
+static void queue_leaves_no_question_without_an_answer(void **state)
+{
+    (void)state;
+    struct outcome outcomes[3] = {0};
+    struct queue *queue = open_queue(0, 0, false);
+    char ticket[QUEUE_TICKET_BYTES];
+    struct queue_item *item = put(queue, "x", 0);
+    queue_ticket(queue, item, ticket);
+    queue_page(queue, false, 0, 10, true, note_any_page, &outcomes[0]);
+    queue_drop_dead(queue, item->id, note_outcome, &outcomes[1]);
+    queue_find_ticket(queue, ticket, strlen(ticket), 0, note_ticket, &outcomes[2]);
+    queue_commit(queue);
+    queue_free(queue);
+    for (int i = 0; i < 3; i++)
+        assert_true(outcomes[i].is_answered);
+}
+
 /* Against a plain array that is searched from end to end: what may be leased, what is oldest, what counts. */
 static void queue_agrees_with_a_simple_model(void **state)
 {
@@ -758,6 +793,7 @@ static int run_on(struct candidate *candidate)
         cmocka_unit_test(queue_finds_items_by_id),
         cmocka_unit_test(queue_tickets_are_printable_and_differ),
         cmocka_unit_test(queue_freed_with_items_everywhere_leaks_nothing),
+        cmocka_unit_test(queue_leaves_no_question_without_an_answer),
         cmocka_unit_test(queue_agrees_with_a_simple_model),
     };
     store = candidate;
