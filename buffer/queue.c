@@ -6,6 +6,7 @@
  * Waiting items are a list in the order of put. Retrying ones are a binary heap, because their times are not
  * in any order: by id when the queue is ordered (the first one holds back the rest), else by time.
  */
+#include "buffer/fnv.h"
 #include "buffer/queue_ops.h"
 
 #include <stdio.h>
@@ -534,9 +535,7 @@ void queue_random(struct queue *queue, unsigned char secret[QUEUE_SECRET_BYTES])
 
 uint64_t queue_owner(const char *name)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a: names are given by the administrator */
-    for (; *name; name++)
-        hash = (hash ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+    uint64_t hash = fnv_add(FNV_OFFSET, name, strlen(name)); /* names are given by the administrator */
     return hash == 0 || hash == QUEUE_OWNER_ANY ? 1 : hash;
 }
 

@@ -69,19 +69,19 @@ enum { QUEUE_SECRET_BYTES = 16, QUEUE_REASON_BYTES = 32, QUEUE_TICKET_BYTES = 49
 
 /* The frames come last, since their ends are rarely used: every message touches the lines before. */
 struct queue_item {
-    uint64_t id;             /* rising in the order of put, never reused by this queue */
-    int64_t taken_ms;        /* when the chain took it; its age counts from here */
-    uint16_t taken_us;       /* and how far into that millisecond */
-    int64_t retry_ms;        /* RETRYING: not before this */
-    uint32_t attempts;       /* failed deliveries that count towards a dead letter */
-    uint32_t retries;        /* attempts after the first, for the backend's own use */
-    bool was_sent;           /* at least one attempt was handed to libzmq: its outcome is unknown */
-    enum queue_place place;  /* the queue's */
-    uint32_t port;           /* with `envelope`: which socket of the frontend it came in by */
-    uint64_t connection;     /* with `envelope`: the frontend's mark of the caller's connection */
-    struct list route;       /* the frontend's; taken off its list when the item is gone */
-    uint32_t hint;           /* the backend's: where the last attempt went */
-    void *call;              /* the backend's while LEASED */
+    uint64_t id;            /* rising in the order of put, never reused by this queue */
+    int64_t taken_ms;       /* when the chain took it; its age counts from here */
+    uint16_t taken_us;      /* and how far into that millisecond */
+    int64_t retry_ms;       /* RETRYING: not before this */
+    uint32_t attempts;      /* failed deliveries that count towards a dead letter */
+    uint32_t retries;       /* attempts after the first, for the backend's own use */
+    bool was_sent;          /* at least one attempt was handed to libzmq: its outcome is unknown */
+    enum queue_place place; /* the queue's */
+    uint32_t port;          /* with `envelope`: which socket of the frontend it came in by */
+    uint64_t connection;    /* with `envelope`: the frontend's mark of the caller's connection */
+    struct list route;      /* the frontend's; taken off its list when the item is gone */
+    uint32_t hint;          /* the backend's: where the last attempt went */
+    void *call;             /* the backend's while LEASED */
     struct list wait; /* the chain's: those whose caller waits; taken off its list when the item is gone */
     void *note;       /* the chain's */
     uint64_t sender;  /* the frontend's: the user, or where there is none the address; 0 = not asked */
@@ -96,8 +96,8 @@ struct queue_item {
     struct store_op *op;    /* STAGED on disk: its write */
     unsigned char secret[QUEUE_SECRET_BYTES];
     char reason[QUEUE_REASON_BYTES]; /* DEAD */
-    struct message envelope; /* the way back to the caller; empty when nobody waits for an answer */
-    struct message body;     /* what is delivered */
+    struct message envelope;         /* the way back to the caller; empty when nobody waits for an answer */
+    struct message body;             /* what is delivered */
 };
 
 struct queue_stats {

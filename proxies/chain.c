@@ -6,6 +6,7 @@
  */
 #include "proxies/chain.h"
 
+#include "buffer/clock.h"
 #include "proxies/ask.h"
 #include "proxies/chain_parts.h"
 #include "proxies/dialect.h"
@@ -27,13 +28,6 @@ enum {
     CREDIT = 1000, /* of drain_rate, for one message */
     NOTED_BYTES = 8 << 20,
 };
-
-static int64_t clock_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* The time of the next turn. */
 static int64_t look_at_clock(struct chain *chain)
@@ -400,15 +394,15 @@ static bool take_message(struct chain *chain, int64_t now_ms)
     struct queue_item *item = chain->spare;
     if (!item)
         return false;
-    enum front_taken taken = chain->conf->kind->front->take(chain->front, item, now_ms);
-    if (taken == FRONT_NOTHING)
+    enum front_taken result = chain->conf->kind->front->take(chain->front, item, now_ms);
+    if (result == FRONT_NOTHING)
         return false;
     chain->spare = NULL;
     chain->turn_bytes += item->body.bytes;
     chain->taken_bytes += item->body.bytes;
     item->taken_ms = now_ms;
     item->taken_us = chain->now_us;
-    switch (taken) {
+    switch (result) {
     case FRONT_MESSAGE:
         accept_message(chain, item, now_ms);
         return true;
@@ -747,6 +741,9 @@ static void publish(struct chain *chain, bool is_stopped)
     pthread_mutex_lock(&chain->mutex);
     bool is_news = state != chain->published.state || is_stopped;
     chain->published.state = state;
+    chain->published.dialect = chain->conf->dialect->name;
+    chain->published.max_messages = chain->conf->queue.max_messages;
+    chain->published.max_bytes = chain->conf->queue.max_bytes;
     chain->published.ledger = chain->ledger;
     chain->published.ledger.accepted += stats.restored;
     chain->published.ledger.restored += stats.restored;
@@ -796,6 +793,9 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
     }
     stats->state = published->state;
     stats->ledger = published->ledger;
+    stats->dialect = published->dialect;
+    stats->max_messages = published->max_messages;
+    stats->max_bytes = published->max_bytes;
     stats->queue_bytes = published->queue_bytes;
     int64_t taken_ms = published->oldest_taken_ms;
     memcpy(stats->upstreams, published->upstreams, count * sizeof *stats->upstreams);
@@ -803,7 +803,7 @@ int chain_stats(struct chain *chain, struct chain_stats *stats)
     for (uint32_t i = 0; i < published->worker_count; i++)
         stats->workers[i] = published->workers[i];
     pthread_mutex_unlock(&chain->mutex);
-    int64_t now_ms = clock_ms();
+    int64_t now_ms = clock_now_ms();
     stats->oldest_ms = taken_ms < 0 ? -1 : now_ms - taken_ms;
     for (uint32_t i = 0; i < stats->worker_count; i++)
         stats->workers[i].heard_ms = now_ms - stats->workers[i].heard_ms;
@@ -1063,7 +1063,7 @@ static void *chain_run(void *argument)
         if (chain->has_failed)
             break;
         int64_t next_ms = next_turn_ms(chain, now_ms);
-        now_ms = clock_ms();
+        now_ms = clock_now_ms();
         poller_wait(&chain->poller, next_ms == INT64_MAX ? INT64_MAX
                                     : next_ms > now_ms   ? next_ms - now_ms
                                                          : 0);
@@ -1115,7 +1115,7 @@ struct chain *chain_open(struct chain_conf *conf, struct runtime *runtime, char 
     list_init(&chain->patient);
     chain->around = (struct surroundings){
         .runtime = runtime, .poller = &chain->poller, .chain = conf->name, .ledger = &chain->ledger};
-    if (parts_open(chain, clock_ms(), err, err_size) != 0) {
+    if (parts_open(chain, clock_now_ms(), err, err_size) != 0) {
         release(chain, 0);
         return NULL;
     }
@@ -1148,7 +1148,7 @@ void chain_change(struct chain *chain, const struct chain_change *change)
 {
     pthread_mutex_lock(&chain->mutex);
     chain->wanted.change = *change;
-    chain->wanted.change_by_ms = clock_ms() + change->drain_ms;
+    chain->wanted.change_by_ms = clock_now_ms() + change->drain_ms;
     chain->wanted.may_change = false;
     chain->published.is_ready = false;
     pthread_mutex_unlock(&chain->mutex);
@@ -1211,7 +1211,7 @@ void chain_stop(struct chain *chain, int64_t drain_ms)
 {
     pthread_mutex_lock(&chain->mutex);
     chain->wanted.is_stopping = true;
-    chain->wanted.stop_by_ms = clock_ms() + drain_ms;
+    chain->wanted.stop_by_ms = clock_now_ms() + drain_ms;
     pthread_mutex_unlock(&chain->mutex);
     waker_wake(chain->waker);
 }
@@ -1227,7 +1227,7 @@ bool chain_is_stopped(const struct chain *chain)
 
 void chain_ping(struct chain *chain)
 {
-    atomic_compare_exchange_strong(&chain->pinged_ms, &(int64_t){0}, clock_ms());
+    atomic_compare_exchange_strong(&chain->pinged_ms, &(int64_t){0}, clock_now_ms());
     waker_wake(chain->waker);
 }
 
@@ -1243,7 +1243,7 @@ uint64_t chain_turns(const struct chain *chain)
 int64_t chain_silent_ms(const struct chain *chain)
 {
     int64_t pinged_ms = atomic_load(&chain->pinged_ms);
-    return pinged_ms == 0 ? 0 : clock_ms() - pinged_ms;
+    return pinged_ms == 0 ? 0 : clock_now_ms() - pinged_ms;
 }
 
 void chain_free(struct chain *chain)

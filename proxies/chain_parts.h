@@ -35,6 +35,8 @@ struct wishes {
 
 struct published {
     enum chain_state state;
+    const char *dialect;
+    int64_t max_messages, max_bytes;
     struct ledger ledger;
     uint64_t queue_bytes;
     int64_t oldest_taken_ms; /* -1 = none */

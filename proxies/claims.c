@@ -4,6 +4,8 @@
  */
 #include "proxies/claims.h"
 
+#include "buffer/fnv.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,10 +46,7 @@ void claims_clear(struct claims *claims)
 
 static struct list *list_of(struct claims *claims, uint64_t port, const struct zmtp_claim *said)
 {
-    uint64_t hash = UINT64_C(14695981039346656037) ^ claims->seed ^ port; /* FNV-1a */
-    for (size_t i = 0; i < said->id_bytes; i++)
-        hash = (hash ^ (uint8_t)said->id[i]) * UINT64_C(1099511628211);
-    return &claims->lists[hash % LISTS];
+    return &claims->lists[fnv_add(FNV_OFFSET ^ claims->seed ^ port, said->id, said->id_bytes) % LISTS];
 }
 
 static struct claim *find(struct list *list, uint64_t port, const struct zmtp_claim *said)

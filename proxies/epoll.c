@@ -25,18 +25,20 @@ enum {
     DESCRIPTORS_MAX = 1 << 20, /* Linux allows no more unless told to */
     CHANGES_MAX = 4096,        /* held back by one thread */
     UNASKED = EPOLLERR | EPOLLHUP,
-    BY_CHANGE = EPOLLET | EPOLLONESHOT, /* a change means something even when it changes nothing */
-    SIGNALS_BYTES = 8                   /* of the kernel's sigset_t */
+    SIGNALS_BYTES = 8 /* of the kernel's sigset_t */
 };
 
-struct watch {
+/* A change to one of these means something even when it changes nothing. */
+#define BY_CHANGE (EPOLLET | EPOLLONESHOT)
+
+struct interest {
     struct epoll_event wanted;
     uint32_t told;    /* events in the kernel's set; 0: not there, whatever who added it thinks */
     bool is_changed;  /* and among the changes of its thread */
     bool was_offered; /* room to write, for this change */
 };
 
-static struct watch watches[DESCRIPTORS_MAX];
+static struct interest interests[DESCRIPTORS_MAX];
 
 static _Thread_local struct {
     int epoll; /* that this thread waited for last */
@@ -46,20 +48,21 @@ static _Thread_local struct {
 /* Makes the kernel's set what is wanted. */
 static int tell(int epoll, int fd)
 {
-    struct watch *watch = &watches[fd];
-    uint32_t events = watch->wanted.events;
-    if (events == 0 && watch->told == 0)
+    struct interest *interest = &interests[fd];
+    uint32_t events = interest->wanted.events;
+    if (events == 0 && interest->told == 0)
         return 0;
-    int operation = events == 0 ? EPOLL_CTL_DEL : watch->told == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-    int rc = (int)syscall(SYS_epoll_ctl, epoll, operation, fd, &watch->wanted);
+    int operation = events == 0 ? EPOLL_CTL_DEL : interest->told == 0 ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    int rc = (int)syscall(SYS_epoll_ctl, epoll, operation, fd, &interest->wanted);
     if (rc == 0)
-        watch->told = events;
+        interest->told = events;
     return rc;
 }
 
-static bool may_be_offered(const struct watch *watch)
+static bool may_be_offered(const struct interest *interest)
 {
-    return !watch->was_offered && watch->told == EPOLLIN && watch->wanted.events == (EPOLLIN | EPOLLOUT);
+    return !interest->was_offered && interest->told == EPOLLIN &&
+           interest->wanted.events == (EPOLLIN | EPOLLOUT);
 }
 
 /* Tells the kernel of what has changed, but for those who can be offered room: up to `most` are, in `events`, and when
@@ -69,17 +72,17 @@ static int settle_changes(struct epoll_event *events, int most)
     int offered = 0, kept = 0;
     for (int i = 0; i < changes.count; i++) {
         int fd = changes.fds[i];
-        struct watch *watch = &watches[fd];
-        if (most > 0 && may_be_offered(watch)) {
+        struct interest *interest = &interests[fd];
+        if (most > 0 && may_be_offered(interest)) {
             changes.fds[kept++] = fd;
             if (offered == most)
                 continue;
-            watch->was_offered = true;
-            events[offered++] = (struct epoll_event){.events = EPOLLOUT, .data = watch->wanted.data};
+            interest->was_offered = true;
+            events[offered++] = (struct epoll_event){.events = EPOLLOUT, .data = interest->wanted.data};
             continue;
         }
-        watch->is_changed = watch->was_offered = false;
-        if (watch->wanted.events != watch->told)
+        interest->is_changed = interest->was_offered = false;
+        if (interest->wanted.events != interest->told)
             tell(changes.epoll, fd);
     }
     changes.count = kept;
@@ -88,36 +91,37 @@ static int settle_changes(struct epoll_event *events, int most)
 
 static void hold_back(int fd)
 {
-    struct watch *watch = &watches[fd];
-    if (watch->wanted.events == watch->told)
-        watch->was_offered = false;
-    if (watch->is_changed)
+    struct interest *interest = &interests[fd];
+    if (interest->wanted.events == interest->told)
+        interest->was_offered = false;
+    if (interest->is_changed)
         return;
     if (changes.count == CHANGES_MAX)
         settle_changes(NULL, 0);
-    watch->is_changed = true;
+    interest->is_changed = true;
     changes.fds[changes.count++] = fd;
 }
 
 static void forget_change(int fd)
 {
-    for (int i = 0; watches[fd].is_changed && i < changes.count; i++)
+    for (int i = 0; interests[fd].is_changed && i < changes.count; i++)
         if (changes.fds[i] == fd)
             changes.fds[i--] = changes.fds[--changes.count];
-    watches[fd].is_changed = watches[fd].was_offered = false;
+    interests[fd].is_changed = interests[fd].was_offered = false;
 }
 
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
 {
     if (fd < 0 || fd >= DESCRIPTORS_MAX)
         return (int)syscall(SYS_epoll_ctl, epoll, operation, fd, event);
-    struct watch *watch = &watches[fd];
+    struct interest *interest = &interests[fd];
     if (operation != EPOLL_CTL_MOD)
         forget_change(fd);
     if (operation == EPOLL_CTL_ADD)
-        watch->told = 0; /* whatever had this number before */
-    watch->wanted = operation == EPOLL_CTL_DEL ? (struct epoll_event){0} : *event;
-    if (operation != EPOLL_CTL_MOD || epoll != changes.epoll || watch->told == 0 || event->events & BY_CHANGE)
+        interest->told = 0; /* whatever had this number before */
+    interest->wanted = operation == EPOLL_CTL_DEL ? (struct epoll_event){0} : *event;
+    if (operation != EPOLL_CTL_MOD || epoll != changes.epoll || interest->told == 0 ||
+        event->events & BY_CHANGE)
         return tell(epoll, fd);
     hold_back(fd);
     return 0;

@@ -7,6 +7,7 @@
  */
 #include "proxies/front.h"
 
+#include "buffer/fnv.h"
 #include "proxies/dialect.h"
 #include "proxies/ports.h"
 #include "proxies/unsent.h"
@@ -209,14 +210,11 @@ static uint64_t mark_connection(int fd)
 {
     struct sockaddr_in6 peer = {0}; /* IPv4 fits in, too */
     struct ucred process = {0};
-    uint32_t mark = 2166136261U; /* FNV-1a */
     if (getpeername(fd, (struct sockaddr *)&peer, &(socklen_t){sizeof peer}) == 0)
         getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &process,
                    &(socklen_t){sizeof process}); /* ipc has no address */
     memcpy(&peer.sin6_scope_id, &process.pid, sizeof peer.sin6_scope_id);
-    for (size_t i = 0; i < sizeof peer; i++)
-        mark = (mark ^ ((const uint8_t *)&peer)[i]) * 16777619U;
-    return (uint64_t)(uint32_t)fd << 32 | mark;
+    return (uint64_t)(uint32_t)fd << 32 | (uint32_t)fnv_add(FNV_OFFSET, &peer, sizeof peer);
 }
 
 static bool is_same_frame(zmq_msg_t *a, zmq_msg_t *b)

@@ -44,8 +44,10 @@ struct worker_stats {
 
 struct chain_stats {
     enum chain_state state;
-    struct ledger ledger; /* balanced */
-    uint64_t queue_bytes; /* of queued and inflight */
+    const char *dialect;
+    int64_t max_messages, max_bytes; /* of the queue; 0 = no bound */
+    struct ledger ledger;            /* balanced */
+    uint64_t queue_bytes;            /* of queued and inflight */
     /* from taking a message to its caller's answer, unless it was refused; without callers: to its delivery */
     struct histogram_stats requests;
     int64_t oldest_ms; /* age of the oldest queued or inflight message; -1 when there is none */

@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define UNSENT_LISTS 64
+#define UNSENT_LISTS     64
 #define UNSENT_BYTES_MAX (64 << 20) /* above this a peer should be given no more */
 
 /* Used by one thread. */

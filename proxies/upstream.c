@@ -168,8 +168,7 @@ static bool read_reply(struct upstream *upstream, struct connection *connection,
     if (!flight) {
         message_close(&body);
         upstream->around->ledger->stray++;
-        /* In lock-step the next reply could be taken for another's: only a new connection is in step again.
-         */
+        /* In lock-step the next reply could be taken for another's: only a new connection is in step again. */
         if (received == WIRE_MESSAGE && connection->peer != PEER_ENVELOPE) {
             abandon(upstream, connection, NULL, NULL, now_ms);
             return false;

@@ -62,8 +62,8 @@ static bool judge_frame(struct reading *reading, zmq_msg_t *frame, uint64_t byte
     }
     reading->bytes += bytes;
     reading->frames++;
-    if (!is_above(reading->bytes, limits->max_bytes, 1) && !is_above(reading->frames, limits->max_frames, 1) &&
-        !reading->is_over)
+    if (!is_above(reading->bytes, limits->max_bytes, 1) &&
+        !is_above(reading->frames, limits->max_frames, 1) && !reading->is_over)
         return true;
     reading->is_over = true;
     if (!reading->is_unanswerable && (is_above(reading->bytes, limits->max_bytes, WIRE_MERCY) ||

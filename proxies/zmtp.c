@@ -10,6 +10,8 @@
  */
 #include "proxies/zmtp.h"
 
+#include "buffer/fnv.h"
+
 #include <string.h>
 
 enum state { GREETING, FRAMES_1, FRAMES_2, FRAMES_3 };
@@ -224,10 +226,10 @@ static void read_hello(struct zmtp *stream, uint8_t byte)
     stream->body = stream->property.left > 0 ? HELLO_USER : UNREAD;
 }
 
-/* FNV-1a, one byte more; 0 is the mark of nothing. */
+/* 0 is the mark of nothing. */
 static uint64_t extend_mark(uint64_t mark, uint8_t byte)
 {
-    mark = ((mark ? mark : UINT64_C(14695981039346656037)) ^ byte) * UINT64_C(1099511628211);
+    mark = fnv_add(mark ? mark : FNV_OFFSET, &byte, 1);
     return mark ? mark : 1;
 }
 

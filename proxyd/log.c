@@ -8,6 +8,7 @@
 #include "proxyd/log.h"
 
 #include "buffer/clock.h"
+#include "buffer/fnv.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -248,12 +249,10 @@ static bool push_dropped(void)
 /* What makes two events the same: the token and the texts; numbers may differ. */
 static uint64_t key_of(const char *token, const struct event_field *fields, unsigned count)
 {
-    uint64_t key = UINT64_C(14695981039346656037); /* FNV-1a */
+    uint64_t key = FNV_OFFSET;
     for (unsigned i = 0; i <= count; i++) {
         const char *text = i == 0 ? token : fields[i - 1].text;
-        for (; text && *text; text++)
-            key = (key ^ (uint8_t)*text) * UINT64_C(1099511628211);
-        key = (key ^ 0xff) * UINT64_C(1099511628211);
+        key = fnv_add(key, text ? text : "", text ? strlen(text) + 1 : 1);
     }
     return key;
 }

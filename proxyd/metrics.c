@@ -121,14 +121,14 @@ static void write_queues(const struct page *page)
     family(page, "proxyd_queue_max_messages", "gauge",
            "The bound on messages queued and in flight, where there is one.");
     for (size_t i = 0; i < page->scope->chain_count; i++)
-        if (conf_of(page, i)->queue.max_messages > 0)
+        if (page->stats[i].max_messages > 0)
             fprintf(page->out, "proxyd_queue_max_messages{chain=\"%s\"} %" PRId64 "\n",
-                    conf_of(page, i)->name, conf_of(page, i)->queue.max_messages);
+                    conf_of(page, i)->name, page->stats[i].max_messages);
     family(page, "proxyd_queue_max_bytes", "gauge", "The bound on their bytes, where there is one.");
     for (size_t i = 0; i < page->scope->chain_count; i++)
-        if (conf_of(page, i)->queue.max_bytes > 0)
+        if (page->stats[i].max_bytes > 0)
             fprintf(page->out, "proxyd_queue_max_bytes{chain=\"%s\"} %" PRId64 "\n", conf_of(page, i)->name,
-                    conf_of(page, i)->queue.max_bytes);
+                    page->stats[i].max_bytes);
 }
 
 static void write_states(const struct page *page)
@@ -136,7 +136,7 @@ static void write_states(const struct page *page)
     family(page, "proxyd_chain_info", "gauge", "Each chain with its kind and dialect; always 1.");
     for (size_t i = 0; i < page->scope->chain_count; i++)
         fprintf(page->out, "proxyd_chain_info{chain=\"%s\",kind=\"%s\",dialect=\"%s\"} 1\n",
-                conf_of(page, i)->name, conf_of(page, i)->kind->name, conf_of(page, i)->dialect->name);
+                conf_of(page, i)->name, conf_of(page, i)->kind->name, page->stats[i].dialect);
     family(page, "proxyd_chain_state", "gauge", "1 for the state that the chain is in.");
     for (size_t i = 0; i < page->scope->chain_count; i++)
         for (enum chain_state state = CHAIN_UP; state <= CHAIN_DRAINING; state++)
