@@ -2,6 +2,22 @@
  *
  * What a chain consists of, and how its parts are opened, closed and, for a new configuration, exchanged. Shared
  * by chain.c, which lets them work together, and chain_parts.c; nobody else looks inside.
+ *
+ * A change, from the daemon's reload to the chain's thread and back. The daemon owns both
+ * configurations; the sections that differ change places, and what a chain gave up is freed with the other one when
+ * all chains have settled.
+ *
+ *     progress    reload (main thread)      chain's thread, each turn               may look at the sections
+ *     SETTLED     chain_change           >                                          both
+ *     PREPARING                             get_ready: what the change would cut    the chain
+ *                                           off ends, intake or sending stops
+ *     READY       chain_proceed, when    <  tell_ready; goes on getting ready       the chain
+ *                 its neighbours may
+ *     PREPARING                             exchange: closes, exchanges, opens;     the chain
+ *                                           parts_move, if from another store
+ *     SETTLED                            <  end_change                              both
+ *
+ * Until it is let proceed chain_withdraw ends the change, and nothing was exchanged. Name and kind never change.
  */
 #ifndef PROXYD_PROXIES_CHAIN_PARTS_H
 #define PROXYD_PROXIES_CHAIN_PARTS_H
