@@ -11,6 +11,8 @@
 #include "proxies/socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -26,8 +28,8 @@ enum {
                      ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
                      ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
                      ZMQ_EVENT_MONITOR_STOPPED | ZMQ_EVENT_ACCEPTED,
-    CROWD = 1000,   /* peers that left: what they took is worth giving back */
-    CALM_MS = 1000, /* without more of that: libzmq has freed it by then */
+    CALM_MS = 1000,        /* after the last peer left, or much was freed: libzmq is done with it by then */
+    SPARE_BYTES = 4 << 20, /* less is not worth the walk */
 };
 
 struct watch {
@@ -49,9 +51,9 @@ struct monitor {
     int epoll;
     struct waker *waker;
     atomic_bool is_closing, has_freed;
-    unsigned watched;  /* the thread's own: sockets whose end it has not heard of */
-    unsigned departed; /* the thread's own: peers that left since memory was given back, or as good as that */
-    int64_t busy_ms;   /* when the last of them did */
+    unsigned watched;   /* the thread's own: sockets whose end it has not heard of */
+    int64_t look_at_ms; /* the thread's own: for memory to give back; INT64_MAX: there is no reason to */
+    uint64_t kept;      /* the thread's own: bytes that were spare after the last time */
     pthread_mutex_t mutex;
     struct list arriving; /* guarded by mutex */
     atomic_ulong names;
@@ -131,25 +133,40 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
     waker_wake(watch->waker);
 }
 
-static void note_departed(struct monitor *monitor, unsigned count)
+/* Pages of this process that are in memory, less what is allocated. */
+static uint64_t spare_bytes(void)
 {
-    monitor->departed += count;
-    monitor->busy_ms = clock_now_ms();
+    char text[128] = "";
+    uint64_t pages = 0;
+    int statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    if (statm != -1 && read(statm, text, sizeof text - 1) > 0)
+        sscanf(text, "%*u %" SCNu64, &pages);
+    if (statm != -1)
+        close(statm);
+    struct mallinfo2 heap = mallinfo2();
+    uint64_t resident = pages * (uint64_t)sysconf(_SC_PAGESIZE), used = heap.uordblks + heap.hblkhd;
+    return resident > used ? resident - used : 0;
 }
 
-/* glibc keeps what lies between blocks in use until it is asked. Here, since it takes a while for a crowd's. Returns
- * how long to wait before the next look; -1: until something happens. */
+/* glibc keeps what lies between blocks in use until it is asked. Here, since it takes a while. Returns how long to wait
+ * before the next look; -1: until something happens. */
 static int give_back_memory(struct monitor *monitor)
 {
+    int64_t now_ms = clock_now_ms();
     if (atomic_exchange(&monitor->has_freed, false))
-        note_departed(monitor, CROWD);
-    if (monitor->departed < CROWD)
+        monitor->look_at_ms = now_ms + CALM_MS;
+    if (monitor->look_at_ms == INT64_MAX)
         return -1;
-    int64_t left_ms = monitor->busy_ms + CALM_MS - clock_now_ms();
-    if (left_ms > 0)
-        return (int)left_ms;
-    malloc_trim(0);
-    monitor->departed = 0;
+    if (monitor->look_at_ms > now_ms)
+        return (int)(monitor->look_at_ms - now_ms);
+    monitor->look_at_ms = INT64_MAX;
+    uint64_t spare = spare_bytes();
+    if (spare >= monitor->kept + SPARE_BYTES) {
+        malloc_trim(0);
+        monitor->kept = spare_bytes();
+    } else if (spare < monitor->kept) {
+        monitor->kept = spare;
+    }
     return -1;
 }
 
@@ -169,7 +186,7 @@ static void drain(struct monitor *monitor, struct watch *watch)
             return;
         }
         if (event == ZMQ_EVENT_DISCONNECTED) {
-            note_departed(monitor, 1);
+            monitor->look_at_ms = clock_now_ms() + CALM_MS;
         }
         note_event(watch, event, value);
     }
@@ -227,7 +244,7 @@ struct monitor *monitor_open(void *zmq_context, char *err, size_t err_size)
     monitor->zmq = zmq_context;
     list_init(&monitor->arriving);
     pthread_mutex_init(&monitor->mutex, NULL);
-    note_departed(monitor, CROWD); /* starting leaves as much behind */
+    atomic_init(&monitor->has_freed, true); /* by starting */
     monitor->waker = waker_new();
     monitor->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!monitor->waker || monitor->epoll == -1)

@@ -306,3 +306,20 @@ def test_200_callers_of_1_mib_stay_within_the_byte_bound(net, when_full):
     assert outcomes([answer for answer in answers if answer != [body]]) == {"queue-full": 568}
     if not SANITIZED:
         eventually(lambda: proxyd.rss_bytes() < OVERHEAD, 10, "memory given back when all are answered")
+
+
+def test_memory_of_peers_that_have_left_is_given_back(net):
+    """Here of answers that they did not read; the chain has long been done with them."""
+    calls = net.chain("rep-req", to=net.rep(), queue={"max_messages": 1000})
+    proxyd = net.proxyd(calls)
+    deaf = [dial(calls.endpoint).handshake(b"DEALER") for _ in range(20)]
+    for peer in deaf:
+        for _ in range(4):
+            peer.send(b"", bytes(900000))
+    proxyd.wait_for(calls, accepted=80, queued=0, inflight=0)
+    if not SANITIZED:
+        holds(lambda: proxyd.rss_bytes() > OVERHEAD, 1.5)
+    for peer in deaf:
+        peer.close()
+    if not SANITIZED:
+        eventually(lambda: proxyd.rss_bytes() < OVERHEAD, 10)
