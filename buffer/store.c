@@ -108,7 +108,7 @@ static int64_t now_ms(void)
 
 static bool is_put(const struct store_op *op)
 {
-    return op->kind == STORE_OP_PUT || op->kind == STORE_OP_WITNESS;
+    return op->kind == STORE_OP_PUT;
 }
 
 static bool is_question(const struct store_op *op)
@@ -347,8 +347,6 @@ static enum store_result carry_out(struct store *store, struct store_op *op)
         return store_file_set_attempts(file, op->row.id, op->count);
     case STORE_OP_BURY:
         return store_file_bury(file, op->row.id, op->count, op->row.reason);
-    case STORE_OP_DELETE_DEAD:
-        return store_file_delete_dead(file, op->row.id, &was_there);
     default:
         return STORE_OK;
     }

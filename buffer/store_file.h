@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * The database file of a store: its schema, transactions, rows and checksums, and what happens when it is
- * damaged. The one place that sees SQLite: one connection, used by one thread. Knows nothing of threads,
- * groups or queues; buffer/store.c decides when, this file does.
+ * damaged. One connection (store_db.h), used by one thread. Knows nothing of threads, groups or queues;
+ * buffer/store.c decides when, this file does.
  *
  *   store.db            the database (and store.db-wal while it is open)
  *   store.mark          how far the last commit went and how much each chain then held (store_mark.h)
@@ -79,8 +79,7 @@ enum store_result store_file_truncate_log(struct store_file *file);
 /* ---- transactions: what follows happens between begin and commit; after anything but STORE_OK only rollback
  * may follow, and the counters of the chains go back too ---- */
 
-/* `is_synced`: the commit, and all before it, will be on the medium. Otherwise it is in the kernel's hands.
- */
+/* `is_synced`: the commit, and all before it, will be on the medium. Otherwise it is in the kernel's hands. */
 enum store_result store_file_begin(struct store_file *file, bool is_synced);
 enum store_result store_file_commit(struct store_file *file);
 /* Brings what was committed without a sync to the medium. */

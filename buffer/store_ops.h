@@ -15,14 +15,12 @@
 enum store_op_kind {
     /* Cause a commit, and are answered after it. */
     STORE_OP_PUT,
-    STORE_OP_WITNESS, /* writes nothing: ends as the puts before it do */
     /* Ride on the next commit, or cause one after a short while. Tried until they succeed, not answered. */
     STORE_OP_DELETE,
     STORE_OP_EXPIRE,
     STORE_OP_REPLY,
     STORE_OP_ATTEMPTS,
     STORE_OP_BURY,
-    STORE_OP_DELETE_DEAD,
     /* Questions: answered when all before them is committed. */
     STORE_OP_OPEN,      /* its rows: what is remembered */
     STORE_OP_CHANGE,    /* data: a struct store_port_conf; what it says of syncs holds for all before, too */
