@@ -610,8 +610,11 @@ static enum store_result set_aside(struct store *store, struct store_op *op)
     }
     if (result == STORE_OK)
         result = store_file_commit(store->file);
-    if (result == STORE_OK && store->conf.event)
-        store->conf.event(store->conf.context, STORE_EVENT_DAMAGED, op->port->name, count);
+    if (result == STORE_OK && store->conf.event) {
+        char text[128];
+        snprintf(text, sizeof text, "messages of chain %s were kept aside", op->port->name);
+        store->conf.event(store->conf.context, STORE_EVENT_DAMAGED, text, count);
+    }
     return result;
 }
 

@@ -445,8 +445,11 @@ enum store_result store_file_open_chain(struct store_file *file, const char *nam
                                                INT(window)),
                                   "counting attempts");
     }
-    if (chain.known.lost > 0)
-        tell(file, STORE_EVENT_DAMAGED, name, chain.known.lost);
+    if (chain.known.lost > 0) {
+        char text[128];
+        snprintf(text, sizeof text, "messages of chain %s are missing", name);
+        tell(file, STORE_EVENT_DAMAGED, text, chain.known.lost);
+    }
     file->chains[*number - 1] = chain;
     return result;
 }
