@@ -53,7 +53,7 @@ struct monitor {
     atomic_bool is_closing, has_freed;
     unsigned watched;   /* the thread's own: sockets whose end it has not heard of */
     int64_t look_at_ms; /* the thread's own: for memory to give back; INT64_MAX: there is no reason to */
-    uint64_t kept;      /* the thread's own: bytes that were spare after the last time */
+    uint64_t kept;      /* the thread's own: bytes that stay spare, the least ever seen; 0: not known */
     pthread_mutex_t mutex;
     struct list arriving; /* guarded by mutex */
     atomic_ulong names;
@@ -133,18 +133,18 @@ static void note_event(struct watch *watch, uint16_t event, uint32_t value)
     waker_wake(watch->waker);
 }
 
-/* Pages of this process that are in memory, less what is allocated. */
+/* Pages of this process that are in memory, less what is allocated; what others free meanwhile is not counted. */
 static uint64_t spare_bytes(void)
 {
+    struct mallinfo2 heap = mallinfo2();
     char text[128] = "";
-    uint64_t pages = 0;
+    uint64_t pages = 0, used = heap.uordblks + heap.hblkhd;
     int statm = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     if (statm != -1 && read(statm, text, sizeof text - 1) > 0)
         sscanf(text, "%*u %" SCNu64, &pages);
     if (statm != -1)
         close(statm);
-    struct mallinfo2 heap = mallinfo2();
-    uint64_t resident = pages * (uint64_t)sysconf(_SC_PAGESIZE), used = heap.uordblks + heap.hblkhd;
+    uint64_t resident = pages * (uint64_t)sysconf(_SC_PAGESIZE);
     return resident > used ? resident - used : 0;
 }
 
@@ -163,10 +163,10 @@ static int give_back_memory(struct monitor *monitor)
     uint64_t spare = spare_bytes();
     if (spare >= monitor->kept + SPARE_BYTES) {
         malloc_trim(0);
-        monitor->kept = spare_bytes();
-    } else if (spare < monitor->kept) {
-        monitor->kept = spare;
+        spare = spare_bytes();
     }
+    if (monitor->kept == 0 || spare < monitor->kept)
+        monitor->kept = spare;
     return -1;
 }
 
