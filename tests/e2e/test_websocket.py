@@ -302,7 +302,7 @@ def test_ws_pub_publishes_notifications(net):
 
     text = '{"jsonrpc":"2.0", "method":"core","params":{"n":1.0, "deep":[[]]}}'
     odd = '{"id":null,"method":"caf\\u00e9","params":1}'
-    everybody = lambda message: [server.do(server._send(peer, message)) for peer in list(server.peers)]
+    everybody = lambda message: [server.do(server.deliver(peer, message)) for peer in list(server.peers)]
     everybody(text)
     everybody(odd)
     everybody('{"id":3,"method":"a request of its own"}')
@@ -325,7 +325,7 @@ def test_ws_pub_publishes_notifications(net):
     async def flood():
         for peer in list(server.peers):
             for n in range(5000):
-                await peer.send('{"method":"n","params":%d}' % n)
+                await server.deliver(peer, '{"method":"n","params":%d}' % n)
     server.do(flood())
     assert [json.loads(subscriber.receive()[1])["params"] for _ in range(5000)] == list(range(5000))
 

@@ -105,9 +105,10 @@ class WebServer:
         """From the handler; text, bytes, a list of fragments, or anything that is written as JSON."""
         if not isinstance(message, (str, bytes)) and not (isinstance(message, list) and message and isinstance(message[0], str)):
             message = json.dumps(message)
-        self._loop.create_task(self._send(peer, message))
+        self._loop.create_task(self.deliver(peer, message))
 
-    async def _send(self, peer, message):
+    async def deliver(self, peer, message):
+        """To a peer that may have left."""
         try:
             await peer.send(message)
         except websockets.ConnectionClosed:
@@ -125,7 +126,7 @@ class WebServer:
         """To everybody who is connected, and stays so."""
         async def send_all():
             for peer in list(self.peers):
-                await self._send(peer, json.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
+                await self.deliver(peer, json.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
         self.do(send_all())
 
     def stop(self):
