@@ -81,7 +81,7 @@ check-long:
 $B/bench/peer: $(patsubst %.c,$B/obj/%.o,$(wildcard tests/bench/*.c))
 	@mkdir -p $(@D); echo "  LD    $@"
 	$Q$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS) -lmosquitto
-bench bench-quick bench-scale bench-publish:
+bench bench-quick bench-scale bench-again bench-publish:
 	@tests/install-packages build bench
 	@$(MAKE) --no-print-directory all $B/bench/peer
 	@tests/bench/run $B $(filter --%,$(@:bench-%=--%))
@@ -123,6 +123,6 @@ format:
 clean:
 	rm -rf build
 
-.PHONY: all run test check-san check-long units bench bench-quick bench-scale bench-publish install uninstall deb check-deb check-arm format clean
+.PHONY: all run test check-san check-long units bench bench-quick bench-scale bench-again bench-publish install uninstall deb check-deb check-arm format clean
 .SECONDARY:
 -include $(OBJECTS:.o=.d) $(wildcard $B/obj/tests/*/*.d)

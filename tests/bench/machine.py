@@ -12,13 +12,15 @@ FOREIGN_MAX = 0.05  # of all cores: more of it, and a measurement does not count
 KERNEL_THREAD = 0x200000  # PF_KTHREAD
 
 
-def describe():
-    """(name, value) pairs for the head of a report."""
+def describe(since=()):
+    """(name, value) pairs for the head of a report; the date goes back to that of an earlier description."""
     model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
                  platform.machine())
     memory_kib = int(next(line.split()[1] for line in open("/proc/meminfo") if line.startswith("MemTotal")))
     zmq = subprocess.run(["pkg-config", "--modversion", "libzmq"], capture_output=True, text=True).stdout.strip()
-    return [("date", datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")),
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    began = dict(since).get("date", date).split(" to ")[0]
+    return [("date", date if began == date else f"{began} to {date}"),
             ("machine", f"{CORES} x {model}, {memory_kib / 2**20:.1f} GiB"),
             ("kernel", f"{platform.system()} {platform.release()}"), ("libzmq", zmq)]
 

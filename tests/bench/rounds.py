@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Runs experiments round by round and judges their claims. A round is one slice of every variant, in turn, so that
 whatever drifts, drifts for all of them."""
+import hashlib
+import json
 import pathlib
 import statistics
 
@@ -100,20 +102,46 @@ def slice_s(options):
     return options.slice or (QUICK_SLICE_S if options.quick else SLICE_S)
 
 
-def begin(options):
-    """Results without any yet."""
-    return {"machine": machine.describe(), "command": report.command_of(options),
-            "pairs": options.pairs, "slice_s": slice_s(options), "load_before": machine.load_average(),
-            "experiments": [], "scale": []}
+def begin(options, out):
+    """Results without any yet; with --again those of the last run that claimed something, if it was of this daemon."""
+    results = {"machine": machine.describe(), "command": report.command_of(options),
+               "daemon": hashlib.sha256((options.build / "proxyd").read_bytes()).hexdigest(),
+               "pairs": options.pairs, "slice_s": slice_s(options), "load_before": machine.load_average(),
+               "experiments": [], "scale": []}
+    last = out / "results.json"
+    last = json.loads(last.read_text()) if options.again and last.exists() else {}
+    if any(last.get(same) != results[same] for same in ("daemon", "pairs", "slice_s")):
+        return results
+    results |= {"machine": machine.describe(since=last["machine"]), "command": last["command"]}
+    for part in ("experiments", "scale"):
+        results[part] = [each for each in last[part] if is_settled(each)]
+    return results
+
+
+def is_settled(result):
+    """Whether measuring once more could claim no more."""
+    claims = result["claims"]
+    return all(claim["verdict"] in ("reached", "missed") for claim in claims) and (
+        bool(claims) or result["foreign"] <= machine.FOREIGN_MAX)
 
 
 def run_all(scratch, options, out, results):
     for experiment in () if options.scale else EXPERIMENTS:
-        if is_due(experiment, options):
+        if is_due(experiment, options) and is_missing(experiment.name, results["experiments"]):
             results["experiments"].append(run_experiment(experiment, scratch, options))
             for claim in results["experiments"][-1]["claims"]:
                 print(report.claim_line(claim), flush=True)
     for name, each in () if options.quick else scale.RUNS.items():
-        if is_wanted(name, options):
+        if is_wanted(name, options) and is_missing(name, results["scale"]):
             results["scale"].append(scale.run(name, each, scratch, out))
             print("\n".join(report.scale_lines(results["scale"][-1])), flush=True)
+
+
+def is_missing(name, results):
+    return all(result["name"] != name for result in results)
+
+
+def finish(results):
+    """In the order in which they would have been measured in one run."""
+    for part, names in ("experiments", [each.name for each in EXPERIMENTS]), ("scale", list(scale.RUNS)):
+        results[part].sort(key=lambda result: names.index(result["name"]))
