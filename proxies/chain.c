@@ -105,10 +105,16 @@ static void expire(struct chain *chain, struct queue_item *item, int64_t now_ms)
     give_up(chain, item, REASON_UNAVAILABLE, now_ms);
 }
 
+/* Why it never will be sent; but of one that waits for its next attempt, the last may have been delivered. */
+static enum reason unless_sent(const struct queue_item *item, enum reason reason)
+{
+    return item->was_sent ? REASON_LOST : reason;
+}
+
 static void drop(struct chain *chain, struct queue_item *item, enum drop reason, int64_t now_ms)
 {
     chain->ledger.dropped[reason]++;
-    answer_error(chain, item, REASON_QUEUE_FULL, now_ms);
+    answer_error(chain, item, unless_sent(item, REASON_QUEUE_FULL), now_ms);
     chain->conf->kind->back->forget(chain->back, item);
     queue_remove(chain->queue, item);
 }
@@ -460,7 +466,7 @@ static void give_up_unfit(struct chain *chain, struct queue_item *item, int64_t 
     if (chain->conf->kind->retries_forever)
         bury(chain, item, reason_info(REASON_BAD_REQUEST)->name);
     else
-        fail(chain, item, REASON_BAD_REQUEST, now_ms);
+        fail(chain, item, unless_sent(item, REASON_BAD_REQUEST), now_ms);
 }
 
 static void settle_failure(struct chain *chain, const struct back_outcome *outcome, int64_t now_ms)
@@ -929,7 +935,7 @@ static void end_all(struct chain *chain, int64_t now_ms)
     }
     struct queue_item *item;
     while (!chain_is_durable(chain) && (item = queue_oldest(chain->queue)) != NULL)
-        fail(chain, item, item->was_sent ? REASON_LOST : REASON_SHUTTING_DOWN, now_ms);
+        fail(chain, item, unless_sent(item, REASON_SHUTTING_DOWN), now_ms);
     queue_commit(chain->queue);
 }
 

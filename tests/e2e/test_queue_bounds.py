@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from harness import FACTOR, SANITIZED, eventually, holds
+from harness import FACTOR, SANITIZED, eventually, holds, proxyctl
 from peers import error_of, outcomes, swallow
 from zmtp import MORE, dial, frame, message
 
@@ -52,6 +52,27 @@ def test_a_full_queue_of_requests(net, bound, when_full, refused, kept, ledger):
     assert [n for n in range(15) if answers[n] == [bodies[n]]] == list(kept)
     assert sorted(upstream.bodies) == sorted(bodies[n] for n in kept)
     assert pipeline.call(b"room again") == [b"room again"]
+
+
+@pytest.mark.parametrize("dropped_by", ["oldest", "operator"])
+def test_who_is_dropped_between_two_attempts_hears_that_it_was_sent(net, dropped_by):
+    """The first attempt may have been executed: 503 would promise that it was not."""
+    upstream = net.router(swallow)
+    calls = net.chain("rep-req", to=upstream, queue={"max_messages": 1, "when_full": "drop-oldest"},
+                      backend={"timeout": "50ms", "retries": 5})
+    proxyd = net.proxyd(calls)
+    proxyd.wait_for(calls, state="up")
+    caller = net.caller(calls)
+    caller.send(b"sent")
+    eventually(lambda: upstream.bodies == [b"sent"])
+    proxyd.control("pause", calls.name)
+    proxyd.wait_for(calls, queued=1, retries=1)
+    if dropped_by == "oldest":
+        net.caller(calls).send(b"in its place")
+    else:
+        assert proxyctl("-s", proxyd.control_endpoint, "queue", calls.name, "drop", "all").returncode == 0
+    assert error_of(caller.receive()) == (504, "lost")
+    proxyd.wait_for(calls, dropped={dropped_by: 1}, failed={})
 
 
 @pytest.mark.parametrize("bound", BOUNDS)

@@ -269,6 +269,27 @@ def test_stored_message_that_is_no_request_becomes_a_dead_letter(net):
     assert [call["params"] for call in server.log] == [1]
 
 
+@pytest.mark.parametrize("was_sent", [True, False])
+def test_what_another_backend_cannot_carry_is_refused_only_if_it_was_not_sent(net, was_sent):
+    old, server = net.router(lambda server, request: None), net.web()
+    before = net.chain("rep-req", to=old, backend={"timeout": "50ms", "retries": 5})
+    after = net.chain("rep-req", at=before.endpoint, to=server, backend={"timeout": "50ms", "retries": 5})
+    daemon = net.proxyd(before)
+    daemon.wait_for(before, state="up")
+    if not was_sent:
+        daemon.control("pause", before.name)
+    caller = net.caller(before)
+    caller.send(b"no JSON")
+    if was_sent:
+        eventually(lambda: old.log)
+        daemon.control("pause", before.name)
+    daemon.wait_for(before, queued=1)
+    daemon.write((after,))
+    daemon.control("reload")
+    daemon.control("resume", after.name)
+    assert caller.receive() == [b"error 504 lost" if was_sent else b"error 400 bad-request"]
+
+
 def test_retry_goes_to_the_other_server(net):
     silent, server = net.web(swallow), net.web()
     chain = net.chain("rep-req", to=[silent, server], dialect="jsonrpc",
