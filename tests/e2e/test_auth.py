@@ -489,6 +489,24 @@ def test_a_password_is_found_nowhere(net, users):
                    "the password to be wiped from memory")
 
 
+def test_nobody_hears_what_another_peer_has_said(net, users):
+    """libzmq answers a PING without its two bytes of TTL with what stood in that memory before: the HELLO of whoever
+    left last, to anybody. The long routing id keeps READY out of the way, the short password in it."""
+    calls, public = protected(net), net.chain("rep-req", to=net.rep(), name="public")
+    users.set("anna", "sesame")
+    start(net, calls, public, users=users)
+    for _ in range(5):
+        caller = net.caller(calls, **plain("anna", "sesame"))
+        assert caller.call(b"x") == [b"x"]
+        caller.close()
+        for _ in range(3):
+            stranger = dial(public.endpoint).handshake(b"REQ", b"a routing id of more than 33 bytes")
+            stranger.write(command(b"PING"))
+            _, pong = stranger.read_frame()
+            stranger.close()
+            assert pong.startswith(b"\4PONG") and b"sesame" not in pong
+
+
 def test_nobody_else_of_its_user_can_look_into_it(net):
     """Neither by a debugger nor through /proc/PID/mem, which the kernel then gives to root."""
     somebody = ["setpriv", "--reuid=65534", "--clear-groups"]
