@@ -54,7 +54,7 @@ struct queue_disk {
     unsigned dropping; /* questions under way */
     bool is_sending;
     bool is_held_back; /* a lease was refused until deletes are committed */
-    bool keeps_replies;
+    bool keeps_replies, remembers;
     unsigned changing;       /* changes that the store has not yet heard of */
     struct queue_item *shed; /* given out, to be let go at the next call */
     struct list shells;      /* AWAY items that stay because of their envelope, by id */
@@ -540,6 +540,7 @@ static void disk_gone(struct queue *queue, struct queue_item *item, const struct
     if (!op)
         return;
     op->is_far = item->place == QUEUE_AWAY;
+    op->row.has_digest = disk->remembers && item->place != QUEUE_LEASED && !item->was_sent;
     if (keeps) {
         message_flatten(reply, op->data);
         op->bytes = reply->bytes;
@@ -712,6 +713,7 @@ static void disk_change(struct queue *queue, const struct queue_disk_conf *conf)
     const struct store_port_conf port_conf = port_conf_of(conf);
     struct store_op *op = send(disk, STORE_OP_CHANGE, 0, sizeof port_conf);
     disk->keeps_replies = conf->keep_replies_ms > 0;
+    disk->remembers = conf->remember_ms > 0;
     if (conf->sync_ms > 0)
         promise(disk, conf->sync_ms);
     if (!op)
@@ -772,6 +774,7 @@ struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf 
     queue_init(base, &disk_ops, &conf->limits);
     promise(disk, conf->sync_ms);
     disk->keeps_replies = conf->keep_replies_ms > 0;
+    disk->remembers = conf->remember_ms > 0;
     list_init(&disk->outgoing);
     list_init(&disk->answered);
     list_init(&disk->askers);

@@ -321,26 +321,27 @@ static enum store_result put(struct store *store, struct store_op *op)
     return result;
 }
 
-/* Of a put that was answered as failed: whoever sends the same again must not hear that it is there. */
-static enum store_result undo(struct store *store, struct store_op *op)
+/* Of a message that was never sent, or whose put was answered as failed: whoever sends the same again must not hear
+ * that it is there. */
+static enum store_result forget_digest(struct store *store, const struct store_op *op)
 {
-    bool was_there;
-    enum store_result result = store_file_forget(store->file, op->row.id);
-    return result == STORE_OK ? store_file_delete(store->file, op->row.id, op->is_far, &was_there) : result;
+    return op->row.has_digest ? store_file_forget(store->file, op->row.id) : STORE_OK;
 }
 
 static enum store_result carry_out(struct store *store, struct store_op *op)
 {
     struct store_file *file = store->file;
+    enum store_result result;
     bool was_there;
     switch (op->kind) {
     case STORE_OP_PUT:
         return put(store, op);
     case STORE_OP_DELETE:
-        return op->row.has_digest ? undo(store, op)
-                                  : store_file_delete(file, op->row.id, op->is_far, &was_there);
+        result = forget_digest(store, op);
+        return result == STORE_OK ? store_file_delete(file, op->row.id, op->is_far, &was_there) : result;
     case STORE_OP_EXPIRE:
-        return store_file_expire(file, op->row.id, op->is_far);
+        result = forget_digest(store, op);
+        return result == STORE_OK ? store_file_expire(file, op->row.id, op->is_far) : result;
     case STORE_OP_REPLY:
         return store_file_reply(file, op->row.id, op->row.flat, op->row.flat_bytes, op->bytes);
     case STORE_OP_ATTEMPTS:

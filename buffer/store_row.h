@@ -34,7 +34,7 @@ struct store_row {
     uint64_t owner;
     unsigned char secret[STORE_SECRET_BYTES];
     char reason[STORE_REASON_BYTES]; /* of dead letters */
-    bool has_digest;                 /* to be remembered beside the message */
+    bool has_digest; /* to be remembered beside the message; DELETE, EXPIRE: to be forgotten */
     unsigned char digest[STORE_DIGEST_BYTES];
     const void *flat; /* not owned */
     size_t flat_bytes;

@@ -79,6 +79,16 @@ static void count_time(struct chain *chain, const struct queue_item *item, int64
 
 /* ---- the ends of a message ---- */
 
+/* It will not be delivered: whoever sends the same again must not get its ticket, unless it was sent. */
+static void forget_request(struct chain *chain, struct queue_item *item)
+{
+    char ticket[QUEUE_TICKET_BYTES];
+    if (!chain->dedupe || item->was_sent)
+        return;
+    queue_ticket(chain->queue, item, ticket);
+    dedupe_forget(chain->dedupe, ticket);
+}
+
 /* Nothing came of it in its time; its ticket says so. */
 static void give_up(struct chain *chain, struct queue_item *item, enum reason reason, int64_t now_ms)
 {
@@ -102,6 +112,7 @@ static void expire(struct chain *chain, struct queue_item *item, int64_t now_ms)
         return;
     }
     chain->ledger.expired++;
+    forget_request(chain, item);
     give_up(chain, item, REASON_UNAVAILABLE, now_ms);
 }
 
@@ -114,6 +125,7 @@ static enum reason unless_sent(const struct queue_item *item, enum reason reason
 static void drop(struct chain *chain, struct queue_item *item, enum drop reason, int64_t now_ms)
 {
     chain->ledger.dropped[reason]++;
+    forget_request(chain, item);
     answer_error(chain, item, unless_sent(item, REASON_QUEUE_FULL), now_ms);
     chain->conf->kind->back->forget(chain->back, item);
     queue_remove(chain->queue, item);
@@ -158,18 +170,20 @@ static void settle_duplicates(struct chain *chain, struct queue_item *item, bool
     struct dedupe_entry *entry = item->note;
     if (!entry)
         return;
+    char ticket[QUEUE_TICKET_BYTES];
     item->note = NULL;
-    entry->is_stored = is_stored;
-    queue_ticket(chain->queue, item, entry->ticket);
+    queue_ticket(chain->queue, item, ticket);
     LIST_EACH_SAFE (link, following, &entry->waiting) {
         struct queue_item *duplicate = LIST_ENTRY(link, struct queue_item, wait);
         if (is_stored)
-            answer_ack(chain, duplicate, queue_ack_level(chain->queue), entry->ticket, now_ms);
+            answer_ack(chain, duplicate, queue_ack_level(chain->queue), ticket, now_ms);
         else
             answer_error(chain, duplicate, REASON_STORE_FAILED, now_ms);
         queue_item_free(chain->queue, duplicate);
     }
-    if (!is_stored)
+    if (is_stored)
+        dedupe_store(chain->dedupe, entry, ticket);
+    else
         dedupe_remove(chain->dedupe, entry);
 }
 
@@ -451,8 +465,11 @@ static void retry(struct chain *chain, struct queue_item *item, int64_t delay_ms
     queue_nack(chain->queue, item, now_ms + delay_ms);
 }
 
-static void bury(struct chain *chain, struct queue_item *item, const char *reason)
+/* Who was patient has waited for nothing: the message is kept, and its ticket says so. */
+static void bury(struct chain *chain, struct queue_item *item, const char *reason, int64_t now_ms)
 {
+    if (item->envelope.count > 0)
+        answer_accepted(chain, item, now_ms);
     chain->conf->kind->back->forget(chain->back, item);
     EVENT(&chain->around.runtime->events, EVENT_WARNING, "dead-letter",
           EVENT_TEXT("chain", chain->conf->name), EVENT_NUMBER("attempts", item->attempts),
@@ -464,7 +481,7 @@ static void bury(struct chain *chain, struct queue_item *item, const char *reaso
 static void give_up_unfit(struct chain *chain, struct queue_item *item, int64_t now_ms)
 {
     if (chain->conf->kind->retries_forever)
-        bury(chain, item, reason_info(REASON_BAD_REQUEST)->name);
+        bury(chain, item, reason_info(REASON_BAD_REQUEST)->name, now_ms);
     else
         fail(chain, item, unless_sent(item, REASON_BAD_REQUEST), now_ms);
 }
@@ -480,7 +497,7 @@ static void settle_failure(struct chain *chain, const struct back_outcome *outco
     int64_t delay_ms =
         retry_delay_ms(item->retries + 1, backend->backoff_ms, backend->backoff_max_ms, retry_random());
     if (outcome->was_alone && bounds->max_attempts > 0 && ++item->attempts >= bounds->max_attempts)
-        bury(chain, item, reason_info(reason)->name);
+        bury(chain, item, reason_info(reason)->name, now_ms);
     else if (may_retry && !is_too_old)
         retry(chain, item, chain->conf->kind->is_ordered && !outcome->was_alone ? 0 : delay_ms, now_ms);
     else

@@ -38,10 +38,8 @@ static void recall(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], cons
     struct dedupe *dedupe = ((struct chain *)context)->dedupe;
     bool is_known = dedupe_find(dedupe, digest, taken_ms) != NULL;
     struct dedupe_entry *entry = is_known ? NULL : dedupe_add(dedupe, digest, taken_ms);
-    if (!entry)
-        return;
-    entry->is_stored = true;
-    memcpy(entry->ticket, ticket, sizeof entry->ticket);
+    if (entry)
+        dedupe_store(dedupe, entry, ticket);
 }
 
 static struct queue_disk_conf queue_conf_of(struct chain *chain, int64_t now_ms)

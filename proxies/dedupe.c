@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * A hash table of digests, and a list of them by age; see dedupe.h. The digests have no key, because they last; a
- * multiplier of the table's own keeps callers from filling one bucket.
+ * Hash tables of digests and of tickets, and a list of them by age; see dedupe.h. The digests have no key, because they
+ * last; a multiplier of the table's own keeps callers from filling one bucket.
  */
 #include "proxies/dedupe.h"
 
@@ -18,6 +18,7 @@ struct dedupe {
     uint64_t multiplier; /* odd */
     struct list ages;    /* oldest first */
     struct list buckets[BUCKETS];
+    struct list ticket_buckets[BUCKETS];
 };
 
 struct dedupe *dedupe_new(int64_t window_ms, uint32_t max)
@@ -30,8 +31,10 @@ struct dedupe *dedupe_new(int64_t window_ms, uint32_t max)
     dedupe->count = 0;
     dedupe->multiplier = (uint64_t)retry_random() << 32 | retry_random() | 1;
     list_init(&dedupe->ages);
-    for (int i = 0; i < BUCKETS; i++)
+    for (int i = 0; i < BUCKETS; i++) {
         list_init(&dedupe->buckets[i]);
+        list_init(&dedupe->ticket_buckets[i]);
+    }
     return dedupe;
 }
 
@@ -39,6 +42,7 @@ void dedupe_remove(struct dedupe *dedupe, struct dedupe_entry *entry)
 {
     list_remove(&entry->age);
     list_remove(&entry->bucket);
+    list_remove(&entry->ticket_bucket);
     dedupe->count--;
     free(entry);
 }
@@ -65,18 +69,24 @@ static void forget(struct dedupe *dedupe, uint32_t room, int64_t now_ms)
     }
 }
 
-static struct list *bucket_of(struct dedupe *dedupe, const uint8_t *digest)
+static struct list *bucket_of(const struct dedupe *dedupe, struct list *buckets, const void *key)
 {
     uint64_t start;
-    memcpy(&start, digest, sizeof start);
-    return &dedupe->buckets[start * dedupe->multiplier >> (64 - BUCKET_BITS)];
+    memcpy(&start, key, sizeof start);
+    return &buckets[start * dedupe->multiplier >> (64 - BUCKET_BITS)];
+}
+
+/* A ticket ends in what is random of it. */
+static struct list *ticket_bucket_of(struct dedupe *dedupe, const char *ticket)
+{
+    return bucket_of(dedupe, dedupe->ticket_buckets, ticket + QUEUE_TICKET_BYTES - 1 - sizeof(uint64_t));
 }
 
 struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                  int64_t now_ms)
 {
     forget(dedupe, 0, now_ms);
-    LIST_EACH (link, bucket_of(dedupe, digest)) {
+    LIST_EACH (link, bucket_of(dedupe, dedupe->buckets, digest)) {
         struct dedupe_entry *entry = LIST_ENTRY(link, struct dedupe_entry, bucket);
         if (memcmp(entry->digest, digest, QUEUE_DIGEST_BYTES) == 0)
             return entry;
@@ -94,8 +104,27 @@ struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[QUEU
     memcpy(entry->digest, digest, QUEUE_DIGEST_BYTES);
     entry->until_ms = now_ms + dedupe->window_ms;
     list_init(&entry->waiting);
-    list_append(bucket_of(dedupe, digest), &entry->bucket);
+    list_init(&entry->ticket_bucket);
+    list_append(bucket_of(dedupe, dedupe->buckets, digest), &entry->bucket);
     list_append(&dedupe->ages, &entry->age);
     dedupe->count++;
     return entry;
+}
+
+void dedupe_store(struct dedupe *dedupe, struct dedupe_entry *entry, const char *ticket)
+{
+    memcpy(entry->ticket, ticket, sizeof entry->ticket);
+    entry->is_stored = true;
+    list_append(ticket_bucket_of(dedupe, ticket), &entry->ticket_bucket);
+}
+
+void dedupe_forget(struct dedupe *dedupe, const char *ticket)
+{
+    LIST_EACH (link, ticket_bucket_of(dedupe, ticket)) {
+        struct dedupe_entry *entry = LIST_ENTRY(link, struct dedupe_entry, ticket_bucket);
+        if (strcmp(entry->ticket, ticket) == 0) {
+            dedupe_remove(dedupe, entry);
+            return;
+        }
+    }
 }

@@ -20,7 +20,7 @@ struct dedupe_entry {
     char ticket[QUEUE_TICKET_BYTES];
     bool is_stored;      /* the ticket is good; until then `waiting` collects those who want it, too */
     struct list waiting; /* of queue_item.wait */
-    struct list bucket, age;
+    struct list bucket, ticket_bucket, age;
     int64_t until_ms;
 };
 
@@ -38,7 +38,13 @@ struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUE
 struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                 int64_t now_ms);
 
+/* Its request is stored, under that ticket. */
+void dedupe_store(struct dedupe *dedupe, struct dedupe_entry *entry, const char *ticket);
+
 /* Forgets an entry: its request was not stored after all. */
 void dedupe_remove(struct dedupe *dedupe, struct dedupe_entry *entry);
+
+/* Forgets the request with that ticket, if it is known: it will not be delivered after all. */
+void dedupe_forget(struct dedupe *dedupe, const char *ticket);
 
 #endif

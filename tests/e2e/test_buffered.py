@@ -180,6 +180,56 @@ def test_a_patient_chain_gives_the_reply_where_it_comes_in_time_and_the_ack_wher
     assert proxyd.chain(calls)["restored"] == 0
 
 
+def test_a_patient_caller_whose_call_becomes_a_dead_letter_gets_the_ack(net):
+    calls = buffered(net, net.router(swallow), backend={"timeout": "100ms"}, queue={"patience": "60s", "max_attempts": 1})
+    proxyd = net.proxyd(calls)
+    assert ack_of(net.caller(calls).call(b"poison"))[0] == "synced"
+    proxyd.wait_for(calls, dead=1, queued=0, inflight=0)
+
+
+def test_a_patient_caller_whose_call_was_sent_and_dropped_hears_that_nobody_knows(net):
+    upstream = net.router(swallow)
+    calls = buffered(net, upstream, backend={"timeout": "50ms", "backoff": "60s", "backoff_max": "60s"},
+                     queue={"patience": "60s"})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    caller.send(b"sent")
+    proxyd.wait_for(calls, retries=1, queued=1, inflight=0)
+    ctl(proxyd, "queue", calls.name, "drop", "all")
+    assert caller.receive() == [b"error 504 lost"]
+    assert upstream.bodies == [b"sent"]
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+def test_a_request_that_ended_unsent_is_taken_when_it_comes_again(net, store):
+    calls = buffered(net, net.endpoint(), queue={"store": store, "dedupe": "60s", "patience": "60s", "max_messages": 2,
+                                                 "when_full": "drop-oldest"})
+    proxyd = net.proxyd(calls)
+    pipeline = net.pipeline(calls)
+    pipeline.send_each(numbered(3))
+    assert outcomes(pipeline.wait(1)) == {"queue-full": 1}
+    pipeline.send(b"0")
+    assert outcomes(pipeline.wait(2)) == {"queue-full": 2}
+    if store == "disk":
+        restart(proxyd)
+        pipeline.send(b"1")
+        proxyd.wait_for(calls, dropped__oldest=1)
+    upstream = net.rep(endpoint=calls.to[0])
+    proxyd.wait_for(calls, queued=0, inflight=0)
+    assert upstream.bodies == ([b"0", b"1"] if store == "disk" else [b"2", b"0"])
+
+
+def test_a_request_that_expired_unsent_is_taken_when_it_comes_again(net):
+    calls = buffered(net, net.endpoint(), queue={"dedupe": "60s", "patience": "60s", "max_age": "500ms"})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    assert caller.call(b"same") == [b"error 502 unavailable"]
+    proxyd.kill()
+    proxyd.start()
+    net.rep(endpoint=calls.to[0])
+    assert net.caller(calls).call(b"same") == [b"same"]
+
+
 def test_identical_requests_of_one_caller_get_the_first_ones_ticket(net):
     calls = buffered(net, net.endpoint(), queue={"dedupe": "60s"})
     proxyd = net.proxyd(calls)
