@@ -262,5 +262,6 @@ def test_an_upstream_that_answers_and_closes_has_answered(net):
         server.send(server.recv())
         server.close(linger=2000)
         answered += caller.receive() == [b"%d" % number]
+        proxyd.wait_for(calls, state="down")
     context.term()
     assert answered == 20

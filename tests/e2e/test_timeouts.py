@@ -111,7 +111,7 @@ def test_lock_step_connections_fail_alone(net):
 def test_an_upstream_that_swallows_every_fifth_request(net, server):
     """40 of 50 are answered, ten time out, nothing stalls."""
     upstream = getattr(net, server)(lambda server, request: request.number % 5 == 4 or echo(server, request))
-    calls = net.chain("rep-req", to=upstream, backend={"timeout": "100ms", **QUICK})
+    calls = net.chain("rep-req", to=upstream, backend={"timeout": "250ms", **QUICK})
     proxyd = net.proxyd(calls)
     caller = net.caller(calls)
     answers = [caller.call(b"%d" % n) for n in range(50)]
