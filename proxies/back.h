@@ -27,7 +27,7 @@ enum back_result {
 struct back_outcome {
     struct queue_item *item; /* still leased from the queue */
     enum back_result result;
-    bool was_alone;        /* nothing else was in flight: the failure may be the message's own */
+    bool was_alone;        /* all the time nothing else was in flight: the failure may be the message's own */
     struct message *reply; /* its frames may be taken */
 };
 

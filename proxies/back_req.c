@@ -23,6 +23,7 @@ struct fanout {
     uint32_t pending;
     enum back_result worst;
     bool was_alone;
+    uint64_t last;        /* number of its last flight */
     struct message reply; /* the first upstream's */
 };
 
@@ -211,6 +212,7 @@ static bool send_to_all(struct back *back, struct queue_item *item, int64_t now_
                 BACK_LOST; /* it broke this moment: the attempt has failed when the others are in */
     }
     item->was_sent = was_sent || fanout->pending > 0;
+    fanout->last = back->flights.taken_total;
     if (back->has_suspects)
         back->trial = item;
     return fanout->pending > 0;
@@ -249,7 +251,7 @@ static bool take_outcome(struct back *back, struct flight *flight, struct back_o
     if (!add_to_fanout(back, fanout, flight))
         return false;
     outcome->result = fanout->worst;
-    outcome->was_alone = fanout->was_alone && back->flights.used == 1;
+    outcome->was_alone = fanout->was_alone && fanout->last == back->flights.taken_total;
     if (fanout->worst == BACK_DELIVERED)
         message_move(&flight->reply, &fanout->reply);
     return true;

@@ -43,6 +43,8 @@ struct flight *flights_take(struct flights *flights, struct queue_item *item)
     if (!flight)
         return NULL;
     flight->item = item;
+    flight->was_alone = flights->used == 0;
+    flight->number = ++flights->taken_total;
     flights->used++;
     return flight;
 }
@@ -112,7 +114,7 @@ void lane_add(struct lane *lane, struct flight *flight, int64_t max_age_ms, int6
 static void end_flight(struct flights *flights, struct flight *flight, enum back_result result)
 {
     flight->result = result;
-    flight->was_alone = flights->used == 1;
+    flight->was_alone = flight->was_alone && flight->number == flights->taken_total;
     flight->lane->count--;
     flight->lane = NULL;
     list_remove(&flight->link);

@@ -31,8 +31,9 @@ struct flight {
     struct lane *lane;         /* NULL once it has ended */
     uint32_t generation;       /* tells it from earlier users of the same slot */
     int64_t expires_ms;        /* when its item's max_age ends the attempt */
+    uint64_t number;           /* of those ever taken */
     enum back_result result;
-    bool was_alone;
+    bool was_alone; /* nothing was in flight when it was taken and, once it has ended, nothing joined it */
     struct message reply;
 };
 
@@ -40,6 +41,7 @@ struct flight {
 struct flights {
     struct flight *slots;
     uint32_t capacity, used;
+    uint64_t taken_total;
     uint32_t touched;          /* slots below this have been used before; the others cost no memory yet */
     struct list unused, ended; /* of flight.link */
 };

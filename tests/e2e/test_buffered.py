@@ -134,6 +134,23 @@ def test_a_poisoned_message_becomes_one_dead_letter_and_takes_no_other_with_it(n
     assert sorted(set(upstream.bodies), key=int) == numbered(100) and upstream.bodies[-1] == b"37"
 
 
+def test_calls_that_a_server_takes_down_with_it_are_no_dead_letters(net):
+    """Each has a connection of its own. They break one by one, and the last one was in company, too."""
+    upstream = net.wire(lambda server, request: echo(server, request) if request.body == [b"first"] else None,
+                        socket_type=b"ROUTER")
+    calls = buffered(net, upstream, backend={"window": 4}, queue={"max_attempts": 1})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, [b"first"])
+    proxyd.wait_for(calls, delivered=1)
+    store_all(net, calls, numbered(4))
+    eventually(lambda: len(upstream.log) == 5)
+    upstream.handler = echo
+    for count, request in enumerate(upstream.log[1:5], 1):
+        request.connection.reset()
+        proxyd.wait_for(calls, retries=count)
+    proxyd.wait_for(calls, delivered=5, dead=0)
+
+
 def test_an_upstream_that_cannot_be_reached_is_not_the_messages_fault(net):
     """With max_attempts 1, dozens of refused connections make no dead letter."""
     refusals = []
