@@ -62,6 +62,9 @@ struct queue_disk {
     uint64_t restored, damaged, revived;
 };
 
+/* In what the medium has as attempts: sent at least once, whether or not that counts as an attempt. */
+#define SENT_MARK (UINT32_C(1) << 31)
+
 #define DISK(queue)     ((struct queue_disk *)(queue))
 #define OP(list_link)   LIST_ENTRY(list_link, struct store_op, link)
 #define ITEM(list_link) LIST_ENTRY(list_link, struct queue_item, link)
@@ -131,6 +134,11 @@ static bool disk_can_take(const struct queue *queue)
            disk->staged_bytes < STAGED_BYTES;
 }
 
+static uint32_t attempts_to_keep(const struct queue_item *item)
+{
+    return item->attempts | (item->was_sent ? SENT_MARK : 0);
+}
+
 static enum queue_result disk_put(struct queue *queue, struct queue_item *item)
 {
     struct queue_disk *disk = DISK(queue);
@@ -144,7 +152,7 @@ static enum queue_result disk_put(struct queue *queue, struct queue_item *item)
     message_flatten(&item->body, op->data);
     op->row.bytes = item->bytes;
     op->row.taken = item->taken_ms + disk->clock_offset;
-    op->row.attempts = item->attempts_kept = item->attempts;
+    op->row.attempts = item->attempts_kept = attempts_to_keep(item);
     op->row.owner = item->owner;
     memcpy(op->row.secret, item->secret, sizeof op->row.secret);
     op->row.has_digest = item->digest != NULL;
@@ -265,11 +273,21 @@ static struct queue_item *item_of_row(struct queue_disk *disk, const struct stor
     item->id = row->id;
     item->bytes = row->bytes;
     item->taken_ms = row->taken - disk->clock_offset;
-    item->attempts = item->attempts_kept = row->attempts;
+    item->attempts_kept = row->attempts;
+    item->attempts = row->attempts & ~SENT_MARK;
     item->was_sent = row->attempts > 0;
     item->owner = row->owner;
     memcpy(item->secret, row->secret, sizeof item->secret);
     return item;
+}
+
+static void disk_nacked(struct queue *queue, struct queue_item *item)
+{
+    if (attempts_to_keep(item) == item->attempts_kept)
+        return;
+    struct store_op *op = send_lazy(DISK(queue), STORE_OP_ATTEMPTS, item->id, 0);
+    if (op)
+        op->count = item->attempts_kept = attempts_to_keep(item);
 }
 
 static void end_load(struct queue_disk *disk, struct store_op *op)
@@ -339,7 +357,7 @@ static void end_page(struct queue_disk *disk, struct store_op *op)
         entries[count] = (struct queue_entry){.id = row->id,
                                               .bytes = row->bytes,
                                               .taken_ms = row->taken - disk->clock_offset,
-                                              .attempts = item ? item->attempts : row->attempts,
+                                              .attempts = item ? item->attempts : row->attempts & ~SENT_MARK,
                                               .place = is_dead ? QUEUE_DEAD
                                                        : item  ? item->place
                                                                : QUEUE_AWAY,
@@ -409,6 +427,8 @@ static bool end_retry_dead(struct queue_disk *disk, struct store_op *op)
         queue_item_free(base, item); /* memory is short: queued on disk, delivered after a restart */
         return false;
     }
+    if (item)
+        disk_nacked(base, item);
     return true;
 }
 
@@ -545,15 +565,6 @@ static void disk_gone(struct queue *queue, struct queue_item *item, const struct
         message_flatten(reply, op->data);
         op->bytes = reply->bytes;
     }
-}
-
-static void disk_nacked(struct queue *queue, struct queue_item *item)
-{
-    if (item->attempts == item->attempts_kept)
-        return;
-    struct store_op *op = send_lazy(DISK(queue), STORE_OP_ATTEMPTS, item->id, 0);
-    if (op)
-        op->count = item->attempts_kept = item->attempts;
 }
 
 static void disk_bury(struct queue *queue, struct queue_item *item)

@@ -165,6 +165,21 @@ def test_an_upstream_that_cannot_be_reached_is_not_the_messages_fault(net):
     proxyd.wait_for(calls, delivered=3, dead=0)
 
 
+@pytest.mark.parametrize("end", ["in flight", "between two attempts"])
+def test_what_was_sent_before_a_restart_counts_as_redelivered_after_it(net, end):
+    timeout = "60s" if end == "in flight" else "100ms"
+    upstream = net.router(swallow)
+    calls = buffered(net, upstream, backend={"timeout": timeout, "backoff": "60s", "backoff_max": "60s"})
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, [b"x"])
+    proxyd.wait_for(calls, **{"inflight": 1} if end == "in flight" else {"queued": 1, "retries": 1})
+    eventually(lambda: upstream.log)
+    upstream.handler = echo
+    restart(proxyd)
+    proxyd.wait_for(calls, accepted=1, delivered=1, redelivered=1)
+    assert upstream.bodies == [b"x", b"x"]
+
+
 # ---- limits of time and number -----------------------------------------------------------------------------------
 
 def test_max_age_counts_on_through_a_restart(net):
