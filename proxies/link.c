@@ -61,8 +61,8 @@ static int open_socket(struct link *link, char *err, size_t err_size)
         return -1;
     link->handshakes = 0;
     link->is_ending = false;
-    if (link->conf->endpoint->transport == TRANSPORT_INPROC)
-        return 0; /* has no handshake to watch */
+    if (link->socket.is_inproc)
+        return 0; /* has no handshake to watch: see facts_of */
     link->watch = watch_start(runtime->monitor, link->socket.zmq, link->around->waker, err, err_size);
     if (!link->watch)
         socket_close(&link->socket);
@@ -199,9 +199,23 @@ static enum link_event came_up(struct link *link)
     return LINK_CAME_UP;
 }
 
+static struct watch_facts facts_of(const struct link *link)
+{
+    struct watch_facts facts = {.handshakes = 1};
+    if (link->websocket)
+        return websocket_facts(link->websocket);
+    if (link->watch)
+        return watch_facts(link->watch);
+    if (link->conf->endpoint->is_bind)
+        facts.connections = inproc_connections(link->socket.inproc, &facts.handshakes);
+    else if (inproc_is_gone(link->socket.inproc))
+        facts.end = WATCH_LOST;
+    return facts;
+}
+
 static enum link_event tick_connected(struct link *link, int64_t now_ms)
 {
-    struct watch_facts facts = link->websocket ? websocket_facts(link->websocket) : watch_facts(link->watch);
+    struct watch_facts facts = facts_of(link);
     if (facts.end != WATCH_OPEN && link->state == LINK_CONNECTING && facts.handshakes == 0)
         return did_not_connect(link, cause_of(link, facts.end), now_ms);
     if (link->state == LINK_CONNECTING && facts.handshakes > 0)
@@ -223,7 +237,7 @@ static enum link_event tick_connected(struct link *link, int64_t now_ms)
 
 static enum link_event tick_bound(struct link *link)
 {
-    struct watch_facts facts = watch_facts(link->watch);
+    struct watch_facts facts = facts_of(link);
     bool is_new = facts.handshakes != link->handshakes;
     link->handshakes = facts.handshakes;
     if (link->state == LINK_CONNECTING && facts.connections > 0)
@@ -245,8 +259,6 @@ enum link_event link_tick(struct link *link, int64_t now_ms)
     case LINK_RESOLVING:
         return resolve(link, now_ms);
     default:
-        if (!link->watch && !link->websocket)
-            return link->state == LINK_CONNECTING ? came_up(link) : LINK_QUIET;
         return link->conf->endpoint->is_bind ? tick_bound(link) : tick_connected(link, now_ms);
     }
 }

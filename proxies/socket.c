@@ -214,6 +214,7 @@ int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
                 size_t err_size)
 {
     *socket = (struct socket){.poller = poller, .type = options->type, .listener = -1, .is_ready = true};
+    socket->is_inproc = endpoint->transport == TRANSPORT_INPROC;
     socket->limits = guard_limits_of(options);
     void *zmq = zmq_socket(zmq_context, options->type);
     if (!zmq)
@@ -234,8 +235,9 @@ int socket_open(struct socket *socket, void *zmq_context, struct poller *poller,
 int socket_bind(struct socket *socket, const struct endpoint *endpoint, char *err, size_t err_size)
 {
     int rc;
-    if (endpoint->transport == TRANSPORT_INPROC) {
-        rc = zmq_bind(socket->zmq, endpoint->address);
+    if (socket->is_inproc) {
+        socket->inproc = inproc_bind(socket->zmq, endpoint->address);
+        rc = socket->inproc ? 0 : -1;
     } else if (!listener_suits(endpoint)) {
         rc = guard_bind(socket->zmq, endpoint->address, -1, &socket->limits);
     } else {
@@ -247,15 +249,19 @@ int socket_bind(struct socket *socket, const struct endpoint *endpoint, char *er
             close(fd);
         socket->listener = rc == 0 ? fd : -1;
     }
-    if (rc != 0)
-        return refuse(err, err_size, "cannot bind");
-    socket->inproc = endpoint->transport == TRANSPORT_INPROC ? endpoint->address : NULL;
-    return 0;
+    return rc == 0 ? 0 : refuse(err, err_size, "cannot bind");
 }
 
 int socket_connect(struct socket *socket, const char *address, char *err, size_t err_size)
 {
-    return zmq_connect(socket->zmq, address) == 0 ? 0 : refuse(err, err_size, "cannot connect");
+    int rc;
+    if (socket->is_inproc) {
+        socket->inproc = inproc_connect(socket->zmq, address);
+        rc = socket->inproc ? 0 : -1;
+    } else {
+        rc = zmq_connect(socket->zmq, address);
+    }
+    return rc == 0 ? 0 : refuse(err, err_size, "cannot connect");
 }
 
 void socket_close_gently(struct socket *socket, int linger_ms)
@@ -266,8 +272,8 @@ void socket_close_gently(struct socket *socket, int linger_ms)
         poller_remove(socket->poller, descriptor(socket->zmq));
     if (socket->listener != -1)
         guard_retire(socket->listener);
-    if (socket->inproc) /* the name is free now, and not only when libzmq has closed it */
-        zmq_unbind(socket->zmq, socket->inproc);
+    if (socket->inproc)
+        inproc_leave(socket->inproc, socket->zmq);
     zmq_setsockopt(socket->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);
     zmq_close(socket->zmq);
     *socket = (struct socket){.poller = socket->poller, .listener = -1};

@@ -8,6 +8,7 @@
 
 #include "proxies/conf.h"
 #include "proxies/guard.h"
+#include "proxies/inproc.h"
 #include "proxies/poller.h"
 
 #include <stdbool.h>
@@ -41,10 +42,11 @@ struct socket {
     int type;  /* ZMQ_ROUTER, … */
     struct poller *poller;
     struct guard_limits limits; /* where bound: of what its peers may do */
-    int listener;       /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
-    const char *inproc; /* where bound at such an address: it, of the endpoint; else NULL */
-    uint64_t taken;     /* messages, ever */
-    bool is_behind;     /* as last told to the guard */
+    int listener;          /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
+    bool is_inproc;        /* and then, once it is bound or connected: */
+    struct inproc *inproc; /* the name; else NULL */
+    uint64_t taken;        /* messages, ever */
+    bool is_behind;        /* as last told to the guard */
     bool is_ready; /* may have input: its descriptor fired, or a call on it may have swallowed the signal */
 };
 

@@ -119,7 +119,7 @@ static bool joins_new(const struct endpoint_list *side, const struct step *other
             (other->change.backend && joins(side, &other->conf->backend.endpoints)));
 }
 
-/* An inproc connection does not come back by itself when what it led to was made anew. */
+/* Who connects by inproc to what is made anew stops sending before, and connects anew after: nothing is lost. */
 static void follow_inproc(struct reload *reload)
 {
     for (bool has_grown = true; has_grown;) {

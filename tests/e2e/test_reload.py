@@ -232,6 +232,25 @@ def test_chains_joined_by_inproc_find_each_other_again(net):
     assert proxyd.chain("outer")["accepted"] == 3
 
 
+@pytest.mark.parametrize("inner_at, outer_to", [("inproc://middle", "inproc://middle"), (">inproc://middle", "@inproc://middle")])
+def test_a_chain_that_is_not_there_is_unreachable_by_inproc(net, inner_at, outer_to):
+    """Before it came and after it left: down, 502, and nothing waits in between to be delivered when it comes."""
+    upstream = net.router()
+    outer = net.chain("rep-req", to=outer_to, name="outer",
+                      backend={"timeout": "100ms", "backoff": "10ms", "backoff_max": "20ms"})
+    inner = net.chain("rep-req", at=inner_at, to=upstream, name="inner")
+    proxyd = net.proxyd(outer)
+    caller = net.caller(outer)
+    for body in (b"1", b"2"):
+        assert error_of(caller.call(b"for nobody")) == (502, "unavailable")
+        assert proxyd.chain("outer")["state"] == "down"
+        reload(proxyd, outer, inner)
+        assert caller.call(body) == [body]
+        reload(proxyd, outer)
+        proxyd.wait_for("outer", state="down")
+    assert upstream.bodies == [b"1", b"2"]
+
+
 def test_chains_that_each_wait_for_the_other_do_not_wait_for_ever(net):
     """Joined by inproc in both directions; and nothing else wakes the daemon meanwhile."""
     def chains(hwm):

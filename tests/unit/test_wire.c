@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* links: proxies/wire.c proxies/socket.c proxies/guard.c proxies/claims.c proxies/zmtp.c proxies/poller.c proxies/endpoint.c proxies/listener.c buffer/message.c */
+/* links: proxies/wire.c proxies/socket.c proxies/inproc.c proxies/guard.c proxies/claims.c proxies/zmtp.c proxies/poller.c proxies/endpoint.c proxies/listener.c buffer/message.c */
 #include "proxies/wire.h"
 
 #include <setjmp.h>
