@@ -209,9 +209,26 @@ const char *endpoint_path(const struct endpoint *endpoint)
     return authority + size;
 }
 
-static bool is_any_host(const char *host)
+/* A numeric host in the one form that every spelling of it has: IPv4 as mapped into IPv6, "*" as its zeros. */
+static bool to_number(const char *host, struct in6_addr *address)
 {
-    return strcmp(host, "*") == 0 || strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+    *address = (struct in6_addr){.s6_addr = {[10] = 0xff, [11] = 0xff}};
+    return strcmp(host, "*") == 0 || inet_pton(AF_INET, host, &address->s6_addr[12]) == 1 ||
+           inet_pton(AF_INET6, host, address) == 1;
+}
+
+static bool is_any(const struct in6_addr *address)
+{
+    return IN6_IS_ADDR_UNSPECIFIED(address) || (IN6_IS_ADDR_V4MAPPED(address) && address->s6_addr32[3] == 0);
+}
+
+static bool hosts_collide(const char *a, const char *b)
+{
+    struct in6_addr numeric_a, numeric_b;
+    bool is_numeric_a = to_number(a, &numeric_a), is_numeric_b = to_number(b, &numeric_b);
+    if ((is_numeric_a && is_any(&numeric_a)) || (is_numeric_b && is_any(&numeric_b)))
+        return true;
+    return is_numeric_a && is_numeric_b ? IN6_ARE_ADDR_EQUAL(&numeric_a, &numeric_b) : strcasecmp(a, b) == 0;
 }
 
 bool endpoint_collides(const struct endpoint *a, const struct endpoint *b)
@@ -220,8 +237,7 @@ bool endpoint_collides(const struct endpoint *a, const struct endpoint *b)
         return false;
     if (a->transport != TRANSPORT_TCP)
         return strcmp(a->address, b->address) == 0;
-    return a->port != 0 && a->port == b->port &&
-           (strcasecmp(a->host, b->host) == 0 || is_any_host(a->host) || is_any_host(b->host));
+    return a->port != 0 && a->port == b->port && hosts_collide(a->host, b->host);
 }
 
 bool endpoint_is_local(const struct endpoint *endpoint)

@@ -187,14 +187,18 @@ static void share_port(const struct listener *listener, bool is_shared)
     setsockopt(listener->fd, SOL_SOCKET, SO_REUSEPORT, &(int){is_shared}, sizeof(int));
 }
 
-/* Those that collide with `endpoint` and are about to go let it in beside them. */
-static void make_way(const struct endpoint *endpoint, bool is_shared)
+/* Those that collide with `endpoint` and are about to go let it in beside them. False when there are none. */
+static bool make_way(const struct endpoint *endpoint, bool is_shared)
 {
+    bool is_any = false;
     LIST_EACH (link, &all) {
         const struct listener *other = LIST_ENTRY(link, struct listener, link);
-        if (!other->is_wanted && endpoint_collides(&other->endpoint, endpoint))
-            share_port(other, is_shared);
+        if (other->is_wanted || !endpoint_collides(&other->endpoint, endpoint))
+            continue;
+        share_port(other, is_shared);
+        is_any = true;
     }
+    return is_any;
 }
 
 static int bind_tcp(const struct listener *listener, const struct place *place)
@@ -215,8 +219,8 @@ static int bind_tcp(const struct listener *listener, const struct place *place)
 
 static int listen_tcp(struct listener *listener, const struct place *place, char *err, size_t err_size)
 {
-    make_way(&listener->endpoint, true);
-    share_port(listener, listener->is_new);
+    /* Only then: Linux remembers of a port that it was shared once, and would let another proxyd in. */
+    share_port(listener, make_way(&listener->endpoint, true));
     int rc = bind_tcp(listener, place);
     int error = errno;
     share_port(listener, false);

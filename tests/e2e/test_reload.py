@@ -216,6 +216,16 @@ def test_addresses_pass_from_one_chain_to_another(net):
     net.rep(endpoint=b)
 
 
+def test_an_address_that_another_proxyd_took_by_a_reload_is_in_use(net):
+    first, second = net.chain("rep-pub", name="first"), net.chain("rep-pub", name="second")
+    one, other = net.proxyd(first), net.proxyd(second)
+    wanted = net.chain("rep-pub", name="wanted")
+    assert names(reload(one, first, wanted)) == {"added": ["wanted"], "unchanged": 1}
+    for place, problem in zip((wanted.endpoint, wanted.published), problems(other, [second, wanted]), strict=True):
+        assert place in problem and "in use" in problem
+    assert net.caller(wanted).call(b"?") == [b"accepted"]
+
+
 def test_chains_joined_by_inproc_find_each_other_again(net):
     upstream = net.router()
     inner = dict(at="inproc://middle", name="inner")
