@@ -213,6 +213,15 @@ static struct watch_facts facts_of(const struct link *link)
     return facts;
 }
 
+/* What had arrived before the peer left is read first; true once it is. */
+static bool is_read_out(struct link *link)
+{
+    if (!link->is_ending)
+        link->socket.is_ready = true;
+    link->is_ending = true;
+    return !link->socket.is_ready;
+}
+
 static enum link_event tick_connected(struct link *link, int64_t now_ms)
 {
     struct watch_facts facts = facts_of(link);
@@ -220,12 +229,8 @@ static enum link_event tick_connected(struct link *link, int64_t now_ms)
         return did_not_connect(link, cause_of(link, facts.end), now_ms);
     if (link->state == LINK_CONNECTING && facts.handshakes > 0)
         return came_up(link);
-    if (facts.end != WATCH_OPEN && !link->is_ending) {
-        link->is_ending = true;
-        link->socket.is_ready = true;
-    }
-    if (link->is_ending) {
-        if (link->socket.is_ready)
+    if (facts.end != WATCH_OPEN) {
+        if (!is_read_out(link))
             return LINK_QUIET;
         fail(link, NULL, now_ms); /* nobody refused anything: it is connecting again */
         return LINK_BROKE;
@@ -242,7 +247,10 @@ static enum link_event tick_bound(struct link *link)
     link->handshakes = facts.handshakes;
     if (link->state == LINK_CONNECTING && facts.connections > 0)
         return came_up(link);
-    if (link->state == LINK_UP && facts.connections == 0) {
+    if (link->is_ending || (link->state == LINK_UP && facts.connections == 0)) {
+        if (!is_read_out(link))
+            return LINK_QUIET;
+        link->is_ending = false;
         link->state = LINK_CONNECTING;
         return LINK_BROKE;
     }

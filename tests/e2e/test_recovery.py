@@ -9,7 +9,7 @@ import zmq.auth.thread
 
 from harness import FACTOR, SANITIZED, eventually, holds
 from peers import bind_when_free, error_of, outcomes, swallow
-from zmtp import demand_plain, refuse_with_error, reset_at_once, stay_silent
+from zmtp import demand_plain, dial, refuse_with_error, reset_at_once, stay_silent
 
 QUICK = {"backoff": "20ms", "backoff_max": "200ms"}
 RECOVERY_S = 0.2 + 6
@@ -265,3 +265,16 @@ def test_an_upstream_that_answers_and_closes_has_answered(net):
         proxyd.wait_for(calls, state="down")
     context.term()
     assert answered == 20
+
+
+def test_a_server_that_connects_answers_and_leaves_has_answered(net):
+    calls = net.chain("rep-req", to="@" + net.endpoint(), backend={"timeout": "5s", **QUICK})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    for number in range(30):
+        server = dial(calls.published).handshake(b"REP")
+        caller.send(b"%d" % number)
+        server.send(*server.read_message())
+        server.close()
+        assert caller.receive() == [b"%d" % number]
+        proxyd.wait_for(calls, state="down")
