@@ -66,7 +66,7 @@ struct store {
     bool is_closing;
     struct store_stats stats;
     struct histogram commits; /* the store thread adds */
-    atomic_bool is_usable;
+    atomic_bool is_usable, has_reserve;
 
     /* the store thread's own */
     struct list ports, pending;
@@ -459,7 +459,6 @@ static void count_commit(struct store *store, size_t puts, int64_t began_us)
         stats->commit_us_max = (uint64_t)took_us;
     if (puts > stats->largest_group)
         stats->largest_group = puts;
-    stats->has_reserve = store_file_has_reserve(store->file);
     pthread_mutex_unlock(&store->mutex);
 }
 
@@ -937,8 +936,10 @@ static void work(struct store *store)
 static void *store_main(void *context)
 {
     struct store *store = context;
-    while (take(store))
+    while (take(store)) {
         work(store);
+        atomic_store(&store->has_reserve, store_file_has_reserve(store->file));
+    }
     store->is_draining = true;
     store->retry_at_ms = 0; /* one more try, if it takes one */
     work(store);
@@ -964,6 +965,7 @@ struct store *store_open(const struct store_conf *conf, char *err, size_t err_by
         return NULL;
     }
     set_mode(store, store_file_has_space(store->file) ? USABLE : FULL);
+    atomic_store(&store->has_reserve, store_file_has_reserve(store->file));
     store->retry_at_ms = now_ms() + SPACE_MS;
     if (store->mode == FULL)
         tell_reason(store, STORE_EVENT_DISK_FULL, little_space);
@@ -1010,6 +1012,7 @@ void store_stats(struct store *store, struct store_stats *stats)
     histogram_read(&store->commits, now_ms(), &stats->commits);
     stats->bytes_written_total = store_file_bytes_written();
     stats->is_usable = atomic_load(&store->is_usable);
+    stats->has_reserve = atomic_load(&store->has_reserve);
 }
 
 void store_port_close(struct store_port *port)

@@ -688,6 +688,13 @@ static void store_waits_for_no_fifo(void **state)
     assert_non_null(strstr(kit.err, "is not a file"));
 }
 
+static bool has_reserve(void)
+{
+    struct store_stats stats;
+    store_stats(kit.store, &stats);
+    return stats.has_reserve;
+}
+
 /* There is no place for the reserve, whatever the reason. */
 static void store_says_from_the_start_that_it_takes_nothing(void **state)
 {
@@ -697,12 +704,20 @@ static void store_says_from_the_start_that_it_takes_nothing(void **state)
     assert_int_equal(mkdir(path, 0700), 0);
     open_kit();
     assert_int_equal(kit.events[STORE_EVENT_DISK_FULL], 1);
+    assert_false(has_reserve());
     assert_int_equal(kit_put_all(&kit, 0, 1, 100), 0);
     rmdir(path);
     bool is_stored;
     while (!queue_can_take(kit.queue))
         assert_null(kit_turn(&kit, 1000, &is_stored));
     put_all(1, 1);
+}
+
+static void store_has_its_reserve_before_it_takes_anything(void **state)
+{
+    (void)state;
+    open_kit();
+    assert_true(has_reserve());
 }
 
 /* What tests/unit/store_v*.sql holds, made by proxyd as it was with that version of the schema. */
@@ -1050,6 +1065,7 @@ int main(void)
         TEST(store_refuses_what_is_not_its_own),
         TEST(store_waits_for_no_fifo),
         TEST(store_says_from_the_start_that_it_takes_nothing),
+        TEST(store_has_its_reserve_before_it_takes_anything),
         TEST(store_opens_every_older_version),
         TEST(store_remembers_the_newest_digests),
         TEST(store_remembers_digests_for_their_time),
