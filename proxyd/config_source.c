@@ -24,6 +24,7 @@
 
 #define NAME_FIRST "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ*_"
 #define DIGITS     "0123456789"
+#define BOM        "\xEF\xBB\xBF" /* of UTF-8, which some editors put before a text */
 
 struct scan {
     struct config_source *source;
@@ -304,7 +305,7 @@ static int scan_file(struct scan *scan, const char *path)
         return unreadable(scan, path);
     scan->read_bytes += size;
     scan->place = (struct config_place){.file = add_file(scan->source, path), .line = 1};
-    scan->at = bytes;
+    scan->at = bytes + (strncmp(bytes, BOM, strlen(BOM)) == 0 ? strlen(BOM) : 0);
     scan->end = bytes + size;
     scan->include_depth++;
     int result = scan->place.file == NULL ? -1 : scan->source->place_count == 0 ? add_place(scan) : 0;

@@ -421,6 +421,17 @@ static void includes_keep_their_names_and_lines(void **state)
            "c:2: daemon: chains must be a list of groups ( { ... }, { ... } )\n");
 }
 
+static void byte_order_mark_is_no_syntax_error(void **state)
+{
+    (void)state;
+    write_file("more", "\xEF\xBB\xBF"
+                       "chains = ( );\n");
+    expect("\xEF\xBB\xBF"
+           "@include \"more\"\n",
+           "more:1: daemon: there are no chains\n");
+    expect("daemon = {\n\xEF\xBB\xBF};\n", "c:2: daemon: syntax error\n");
+}
+
 static void bad_includes_are_refused(void **state)
 {
     (void)state;
@@ -979,6 +990,7 @@ int main(void)
         IN_FOLDER(syntax_errors_have_their_line),
         IN_FOLDER(nesting_is_bounded),
         IN_FOLDER(includes_keep_their_names_and_lines),
+        IN_FOLDER(byte_order_mark_is_no_syntax_error),
         IN_FOLDER(bad_includes_are_refused),
         IN_FOLDER(wrong_types_say_what_is_right),
         IN_FOLDER(numbers_beyond_their_range_are_refused),
