@@ -157,6 +157,8 @@ static const char *parse_address(struct endpoint *endpoint)
         return parse_websocket(endpoint, rest);
     if (endpoint->transport == TRANSPORT_IPC)
         return check_ipc(rest);
+    if (strncmp(rest, "zeromq.", strlen("zeromq.")) == 0)
+        return "inproc names that begin with zeromq. belong to ZeroMQ (RFC 27)";
     return *rest != '\0' && strlen(rest) <= INPROC_NAME_MAX ? NULL : "an inproc name has 1 to 255 bytes";
 }
 

@@ -135,6 +135,7 @@ static void only_known_transports_are_taken(void **state)
     assert_int_equal(endpoint.transport, TRANSPORT_INPROC);
     endpoint_close(&endpoint);
     refused("inproc://", true, "1 to 255 bytes");
+    refused("inproc://zeromq.zap.01", true, "RFC 27");
     refused("udp://*:5555", true, "begins with");
     refused("", true, "begins with");
     refused("@", true, "begins with");
