@@ -26,6 +26,7 @@
 #include "proxyd/reload.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
 #include <signal.h>
@@ -68,8 +69,21 @@ void daemon_wipe_freed(bool is_wiped)
     mallopt(M_PERTURB, is_wiped ? WIPE_BYTE : 0);
 }
 
+/* What is opened later must not take the place of a standard stream that was closed: log lines would go into
+ * it. They fail, as they would without. */
+static void keep_standard_streams(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 void daemon_prepare(void)
 {
+    keep_standard_streams();
     umask(077);
     signal(SIGPIPE, SIG_IGN);
     sigset_t set;

@@ -8,8 +8,8 @@
 
 #include "proxyd/config.h"
 
-/* Prepares the process: limits, file modes, random seed, and the signals that daemon_run reads blocked in
- * this thread and in those it starts. Before anything else. */
+/* Prepares the process: standard streams, limits, file modes, random seed, and the signals that daemon_run reads
+ * blocked in this thread and in those it starts. Before anything else. */
 void daemon_prepare(void);
 
 /* Runs until a signal or the control socket stops it. The exit status: 0, or 1 when something failed, which

@@ -260,3 +260,11 @@ def test_it_survives_a_closed_stderr(net):
     finally:
         process.terminate()
         assert process.wait(10 * FACTOR) == 0
+
+
+def test_nothing_takes_the_place_of_a_closed_standard_stream(net):
+    """A socket there would get log lines."""
+    calls = net.chain("rep-req", to=net.rep())
+    proxyd = net.proxyd(calls, prefix=["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-'])
+    assert {os.readlink(f"/proc/{proxyd.pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
+    assert net.caller(calls).call(b"x") == [b"x"]
