@@ -95,6 +95,8 @@ static const char *check_host(const struct endpoint *endpoint, bool has_brackets
 /* host:port, the host perhaps in brackets. The reason why it is none, or NULL. */
 static const char *parse_tcp(struct endpoint *endpoint, const char *rest)
 {
+    if (strchr(rest, '@') != NULL)
+        return "a user name is written as username";
     if (strchr(rest, ';') != NULL)
         return "a source address (\";\") is not supported";
     const char *colon = strrchr(rest, ':');
@@ -117,8 +119,6 @@ static const char *parse_websocket(struct endpoint *endpoint, const char *rest)
         return "a WebSocket is connected to, and never bound";
     if (strchr(rest, '#') != NULL)
         return "a WebSocket has no fragment (\"#\")";
-    if (memchr(rest, '@', strcspn(rest, "/?")) != NULL)
-        return "a user name is written as username";
     const char *path = endpoint_path(endpoint);
     if (*path == '?')
         return "a query (\"?\") stands behind a path";
@@ -162,6 +162,15 @@ static const char *parse_address(struct endpoint *endpoint)
     return *rest != '\0' && strlen(rest) <= INPROC_NAME_MAX ? NULL : "an inproc name has 1 to 255 bytes";
 }
 
+/* Where in a refused `text` the host begins that somebody wrote a user name and a password before; NULL = nowhere. */
+static const char *skip_credentials(const char *text)
+{
+    const char *address = text + strspn(text, "@>");
+    if (strncmp(address, "ipc://", 6) == 0 || strncmp(address, "inproc://", 9) == 0)
+        return NULL;
+    return strrchr(address, '@');
+}
+
 int endpoint_parse(struct endpoint *endpoint, const char *text, bool binds, char *err, size_t err_size)
 {
     bool is_forced = text[0] == '@' || text[0] == '>';
@@ -180,7 +189,11 @@ int endpoint_parse(struct endpoint *endpoint, const char *text, bool binds, char
     if (reason == NULL)
         return 0;
     endpoint_close(endpoint);
-    snprintf(err, err_size, "endpoint \"%s\": %s", text, reason);
+    const char *host = skip_credentials(text);
+    if (host != NULL)
+        snprintf(err, err_size, "endpoint \"...%s\": %s", host, reason);
+    else
+        snprintf(err, err_size, "endpoint \"%s\": %s", text, reason);
     return -1;
 }
 

@@ -88,7 +88,7 @@ static void bad_hosts_are_refused(void **state)
     (void)state;
     char text[300];
     refused("tcp://:5555", true, "no host");
-    refused("tcp://user@host:5555", false, "not a host name");
+    refused("tcp://user@host:5555", false, "written as username");
     refused("tcp://256.0.0.1:5555", false, "not an IPv4 address");
     refused("tcp://10.0.0.1:0;central:5555", false, "source address");
     refused("tcp://cen tral:5555", false, "blanks");
@@ -96,6 +96,22 @@ static void bad_hosts_are_refused(void **state)
     refused("tcp://m\xc3\xbcnchen:5555", false, "ASCII");
     snprintf(text, sizeof(text), "tcp://%0254d:5555", 0);
     refused(text, false, "not a host name");
+}
+
+static void a_password_in_an_endpoint_is_refused_and_not_repeated(void **state)
+{
+    (void)state;
+    const char *const texts[] = {"tcp://site:secret@h:1",      ">tcp://site:secret@h:1",
+                                 "ws://site:secret@h/",        "ws://site:secret@h:x/y",
+                                 "ws://site:secret/@h:1/",     "http://site:secret@h:1",
+                                 "wss://site:s@secret@[::1]:1"};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct endpoint endpoint;
+        char err[400] = "";
+        assert_int_equal(endpoint_parse(&endpoint, texts[i], false, err, sizeof(err)), -1);
+        assert_null(strstr(err, "secret"));
+    }
+    refused("tcp://site:secret@h:1", false, "endpoint \"...@h:1\": a user name is written as username");
 }
 
 static void prefix_forces_the_direction(void **state)
@@ -244,6 +260,7 @@ int main(void)
         cmocka_unit_test(any_port_is_for_binding_only),
         cmocka_unit_test(bad_ports_are_refused),
         cmocka_unit_test(bad_hosts_are_refused),
+        cmocka_unit_test(a_password_in_an_endpoint_is_refused_and_not_repeated),
         cmocka_unit_test(prefix_forces_the_direction),
         cmocka_unit_test(ipc_must_fit_into_a_socket_address),
         cmocka_unit_test(only_known_transports_are_taken),
