@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The control socket; see control.h. A request is one frame, and every request is answered, one without an
- * id too (with id null): a REQ peer waits for it. Nothing a peer sends ends the socket.
+ * The control socket; see control.h. A request or a batch is one frame, and every request is answered, one
+ * without an id too (with id null): a REQ peer waits for it. Nothing a peer sends ends the socket.
  */
 #include "proxyd/control.h"
 
@@ -24,6 +24,7 @@ enum {
     ADDRESS_FRAMES_MAX = 8, /* of an envelope: a REQ has none, a DEALER behind proxies a few */
     HWM = 100,
     REQUESTS_PER_TURN = 32,
+    BATCH_MAX = 32,
     ASKERS_MAX = 64, /* for a reload, at once */
     LAST_ANSWER_MS = 200
 };
@@ -173,6 +174,7 @@ static struct outcome ask_for_reload(struct control *control, json_t *request_id
     return (struct outcome){0};
 }
 
+/* Without an `envelope` an answer that comes later has nowhere to go. */
 static struct outcome do_method(struct control *control, const json_t *request, json_t *request_id,
                                 struct message *envelope)
 {
@@ -184,6 +186,8 @@ static struct outcome do_method(struct control *control, const json_t *request, 
         return refuse(RPC_INVALID_REQUEST, "%s", "not a JSON-RPC 2.0 request");
 
     enum command_id id = command_find(name);
+    if (!envelope && (id == COMMAND_RELOAD || is_question(id)))
+        return refuse(RPC_REFUSED, "\"%s\" is answered later, and not in a batch", name);
     if (id == COMMAND_RELOAD)
         return ask_for_reload(control, request_id, envelope);
     if (id == COMMAND_COUNT || !(methods[id] || is_question(id)))
@@ -222,23 +226,42 @@ static void send_json(struct control *control, struct message *envelope, json_t 
     json_decref(json);
 }
 
+static json_t *refusal(int code, const char *text)
+{
+    struct outcome outcome = refuse(code, "%s", text);
+    return reply_json(&outcome, NULL);
+}
+
+/* NULL when the answer comes later. */
+static json_t *answer_request(struct control *control, const json_t *request, struct message *envelope)
+{
+    json_t *id = json_object_get(request, "id");
+    if (id && !json_is_string(id) && !json_is_number(id) && !json_is_null(id))
+        return refusal(RPC_INVALID_REQUEST, "an id is a string, a number or null");
+    struct outcome outcome = do_method(control, request, id, envelope);
+    return outcome.result || outcome.failure.code != 0 ? reply_json(&outcome, id) : NULL;
+}
+
+static json_t *answer_batch(struct control *control, const json_t *batch)
+{
+    size_t count = json_array_size(batch);
+    if (count == 0 || count > BATCH_MAX)
+        return refusal(RPC_INVALID_REQUEST, "a batch has from 1 to 32 requests");
+    json_t *answers = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(answers, answer_request(control, json_array_get(batch, i), NULL));
+    return answers;
+}
+
 static void answer(struct control *control, struct message *envelope, const void *data, size_t size)
 {
     json_t *request = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
-    json_t *id = json_object_get(request, "id");
-    if (json_is_object(id) || json_is_array(id) || json_is_boolean(id))
-        id = NULL;
-    struct outcome outcome =
-        request ? do_method(control, request, id, envelope) : refuse(RPC_PARSE_ERROR, "%s", "not JSON");
-    if (outcome.result || outcome.failure.code != 0)
-        send_json(control, envelope, reply_json(&outcome, id));
+    json_t *reply = !request                 ? refusal(RPC_PARSE_ERROR, "not JSON")
+                    : json_is_array(request) ? answer_batch(control, request)
+                                             : answer_request(control, request, envelope);
+    if (reply)
+        send_json(control, envelope, reply);
     json_decref(request);
-}
-
-static json_t *refusal(const char *text)
-{
-    struct outcome outcome = refuse(RPC_INVALID_REQUEST, "%s", text);
-    return reply_json(&outcome, NULL);
 }
 
 /* ---- reload ---- */
@@ -319,9 +342,9 @@ bool control_turn(struct control *control, int64_t now_ms)
             zmq_msg_t *frame = message_frame(&body, 0);
             answer(control, &envelope, zmq_msg_data(frame), zmq_msg_size(frame));
         } else if (received == WIRE_MESSAGE) {
-            send_json(control, &envelope, refusal("a request is one frame"));
+            send_json(control, &envelope, refusal(RPC_INVALID_REQUEST, "a request is one frame"));
         } else if (received == WIRE_TOO_LARGE && envelope.count > 0) {
-            send_json(control, &envelope, refusal("too large"));
+            send_json(control, &envelope, refusal(RPC_INVALID_REQUEST, "too large"));
         }
         message_close(&envelope);
         message_close(&body);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The control socket: JSON-RPC 2.0, one frame a request, over a ROUTER that serves REQ and DEALER peers. It
+ * The control socket: JSON-RPC 2.0, one frame a request or batch, over a ROUTER that serves REQ and DEALER peers. It
  * lives in the main loop, never waits, and owns nothing but its socket: what it operates on is lent to it.
  */
 #ifndef PROXYD_PROXYD_CONTROL_H

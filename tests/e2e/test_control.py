@@ -211,7 +211,7 @@ REFUSED = {
     "no chain": (request("show"), -32602, 7),
     "chain no text": (request("show", params={"chain": 5}), -32602, 7),
     "unknown chain": (request("pause", params={"chain": "nope"}), -32602, 7),
-    "id an object": ({"jsonrpc": "2.0", "id": {}, "method": "nope"}, -32601, None),
+    "id an object": ({"jsonrpc": "2.0", "id": {}, "method": "pause", "params": ["rep-req"]}, -32600, None),
     "too large": (b" " * 100_000, -32600, None),
 }
 
@@ -237,6 +237,17 @@ def test_the_chain_may_be_given_by_position(net):
     proxyd = net.proxyd(net.chain("rep-req"))
     answer = proxyd.control_raw(request("show", params=["rep-req"]))
     assert answer["result"]["status"]["name"] == "rep-req"
+
+
+def test_a_batch_is_answered_request_by_request(net):
+    proxyd = net.proxyd(net.chain("rep-req"))
+    answers = proxyd.control_raw([request("pause", params=["rep-req"]), {**request("show", params=["rep-req"]), "id": "b"},
+                                  1, [], {"jsonrpc": "2.0", "method": "status"}, request("reload"),
+                                  request("queue", params={"chain": "rep-req", "do": "list"})])
+    assert [(answer["id"], answer.get("error", {}).get("code")) for answer in answers] \
+        == [(7, None), ("b", None), (None, -32600), (None, -32600), (None, None), (7, -32000), (7, -32000)]
+    assert answers[1]["result"]["config"]["name"] == "rep-req"
+    assert proxyd.chain("rep-req")["state"] == "paused"
 
 
 def test_garbage_hurts_nobody(net):

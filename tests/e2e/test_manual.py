@@ -135,8 +135,9 @@ def test_store_can_be_looked_into_as_the_manual_says(net):
     store.close()
 
 
-def test_batch_on_the_control_socket_is_refused_as_the_manual_says(net):
+def test_batches_on_the_control_socket_are_as_long_as_the_manual_says(net):
     proxyd = net.proxyd(net.chain("rep-req"))
-    assert "A batch is refused" in page("proxyctl.8")
+    most = int(re.search(r"A batch has at most (\d+) requests", page("proxyctl.8"))[1])
     request = {"jsonrpc": "2.0", "id": 1, "method": "status"}
-    assert "error" in proxyd.control_raw([request, request])
+    assert len(proxyd.control_raw([request] * most)) == most
+    assert "error" in proxyd.control_raw([request] * (most + 1))
