@@ -69,6 +69,21 @@ static void tell_done(void *context, bool is_ok, bool was_there)
     ask_end(context, is_ok, was_there);
 }
 
+static void tell_settled(void *context, bool is_ok, const struct queue_entry *entries, size_t count,
+                         uint64_t next_id)
+{
+    (void)entries;
+    (void)count;
+    (void)next_id;
+    ask_end(context, is_ok, is_ok);
+}
+
+/* A page is answered when all before it is committed, whatever is on it. */
+void ask_settle(struct ask *ask, struct queue *queue)
+{
+    queue_page(queue, false, ask->id, 1, false, tell_settled, ask);
+}
+
 static void tell_ticket(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
                         const char *reason)
 {

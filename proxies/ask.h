@@ -65,6 +65,9 @@ void ask_close(struct ask *ask);
 /* For a chain's loop: puts the question to the queue. ASK_DROP: for a message that is not in memory. */
 void ask_queue(struct ask *ask, struct queue *queue, int64_t now_ms);
 
+/* For a chain's loop: ends an ask as done, once what was done in the queue is on its medium, too. */
+void ask_settle(struct ask *ask, struct queue *queue);
+
 /* For a chain's loop: ends an ask with this answer. */
 void ask_end(struct ask *ask, bool is_ok, bool was_there);
 

@@ -869,10 +869,12 @@ static void drop_for_operator(struct chain *chain, struct ask *ask, int64_t now_
         ask_counting(chain, ask, now_ms);
         return;
     }
-    bool may_go = item->place == QUEUE_WAITING || item->place == QUEUE_RETRYING;
-    if (may_go)
-        drop(chain, item, DROP_OPERATOR, now_ms);
-    ask_end(ask, true, may_go);
+    if (item->place != QUEUE_WAITING && item->place != QUEUE_RETRYING) {
+        ask_end(ask, true, false);
+        return;
+    }
+    drop(chain, item, DROP_OPERATOR, now_ms);
+    ask_settle(ask, chain->queue);
 }
 
 static void answer_ask(struct chain *chain, struct ask *ask, int64_t now_ms)

@@ -450,6 +450,16 @@ def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
     assert upstream.bodies == [(b"\x00\xff", b""), *numbered(22, 1)]
 
 
+def test_what_proxyctl_dropped_does_not_come_back_with_a_kill(net):
+    calls = buffered(net, net.endpoint())
+    proxyd = net.proxyd(calls)
+    store_all(net, calls, numbered(3))
+    assert ctl(proxyd, "queue", "calls", "drop", "all") == "dropped: 3 of 3\n"
+    proxyd.kill()
+    proxyd.start()
+    proxyd.wait_for(calls, accepted=0, restored=0)
+
+
 def test_proxyctl_drops_everything_that_is_queued(net):
     calls = buffered(net, net.endpoint())
     proxyd = net.proxyd(calls)
