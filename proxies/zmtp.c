@@ -25,7 +25,8 @@ enum {
     MORE = 1,
     LARGE = 2,
     COMMAND = 4,
-    NAME_BYTES = 9 /* of a command, as far as it matters */
+    NAME_BYTES = 9,             /* of a command, as far as it matters */
+    HANDSHAKE_BYTES = 16 * 1024 /* of one frame: names, a password, keys and metadata need hardly one */
 };
 
 enum part { NAME_SIZE, NAME, VALUE_SIZE, VALUE };
@@ -165,6 +166,11 @@ static enum zmtp_verdict read_frame_head(struct zmtp *stream, const struct zmtp_
     uint64_t length = header > 2 ? read_length(head + 1) : head[is_1 ? 0 : 1];
     length -= is_1; /* none at all is an error to libzmq; here it wraps and is over any limit */
     stream->body = UNREAD;
+    if (!stream->has_finished_handshake && length > HANDSHAKE_BYTES) {
+        stream->frames = 1;
+        stream->bytes = length;
+        return ZMTP_TOO_LARGE;
+    }
     if (!stream->has_finished_handshake && stream->state == FRAMES_3) {
         if (!collect_name(stream, header, length, &name, data, size))
             return ZMTP_FINE;

@@ -55,7 +55,7 @@ struct zmtp {
 
 enum zmtp_verdict {
     ZMTP_FINE,
-    ZMTP_TOO_LARGE, /* a message has grown over its limits */
+    ZMTP_TOO_LARGE, /* a message has grown over its limits, or a frame of the handshake over what any can need */
     ZMTP_RESERVED_ID /* the peer claims a routing id that no libzmq peer can have chosen: it begins with zero, as
                       * those that libzmq hands out, or is longer than 255 bytes where claims are wanted */
 };

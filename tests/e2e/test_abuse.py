@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harness import FACTOR, SANITIZED, eventually, holds
-from peers import outcomes
+from peers import outcomes, plain
 from zmtp import COMMAND, MORE, command, dial, frame, greeting, ready
 
 MIB = 1 << 20
@@ -195,6 +195,21 @@ def test_an_endless_request_is_cut_within_its_limits(net, transport, block):
     assert int(cut["frames"]) <= 2 * 4 * 64 + 2 and int(cut["bytes"]) <= 4 * MIB + 60000
     assert net.caller(calls).call(b"fine") == [b"fine"]
     proxyd.wait_for(calls, accepted=1, delivered=1)
+
+
+@pytest.mark.parametrize("name", [b"\5HELLO", b"\x08INITIATE"])
+def test_who_was_not_let_in_yet_fills_no_memory(net, users, name):
+    """A request may have megabytes, a handshake has no use for them."""
+    calls = net.chain("rep-req", to=net.router(), frontend={"auth": "plain"})
+    proxyd = net.proxyd(calls, daemon={"users": str(users.path)})
+    for _ in range(3):
+        stranger = dial(calls.endpoint)
+        stranger.write(greeting(b"PLAIN"))
+        stranger.read(64)
+        write_until_cut(stranger, frame(name + bytes(4 * MIB - 100), COMMAND)[:3 * MIB], 4 * MIB)
+    cut = proxyd.logged("connection-cut", cause="too-large")[0]
+    assert int(cut["bytes"]) > 3 * MIB
+    assert net.caller(calls, **plain("anna")).call(b"fine") == [b"fine"]
 
 
 def test_a_subscriber_cannot_fill_a_publishers_memory(net):

@@ -170,6 +170,26 @@ static void a_handshake_is_finished_by_its_last_command(void **state)
     assert_true(has_finished(BYTES("\1\0")));
 }
 
+/* libzmq keeps a command until it is complete, whoever it is from. */
+static void a_handshake_has_no_large_frames(void **state)
+{
+    (void)state;
+    static const struct zmtp_limits none = {0};
+    static const char *const streams[] = {
+        GREETING "\6\0\0\0\0\0\0\x40\1\5HELLO", GREETING "\2\0\0\0\0\0\0\x40\1\5HELLO",
+        GREETING "\6\0\0\0\0\0\0\x40\1\10INITIATE", SIGNATURE "\1\3\2\0\0\0\0\0\0\x40\1"};
+    for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++) {
+        size_t header = i < 3 ? sizeof(GREETING) - 1 + 9 : sizeof(SIGNATURE) - 1 + 2 + 9;
+        struct zmtp large = {0}, fine = {0};
+        assert_int_equal(zmtp_read(&large, &none, streams[i], header), ZMTP_TOO_LARGE);
+        assert_int_equal(large.bytes, 16385);
+        char head[80];
+        memcpy(head, streams[i], header);
+        head[header - 1] = 0;
+        assert_int_equal(zmtp_read(&fine, &none, head, header), ZMTP_FINE);
+    }
+}
+
 /* libzmq's own ids are a zero and four bytes: a ROUTER asserts that what it hands out is free. */
 static void routing_ids_that_libzmq_hands_out_are_refused(void **state)
 {
@@ -241,6 +261,7 @@ int main(void)
         cmocka_unit_test(commands_neither_count_nor_end_a_message),
         cmocka_unit_test(zero_is_no_limit),
         cmocka_unit_test(a_handshake_is_finished_by_its_last_command),
+        cmocka_unit_test(a_handshake_has_no_large_frames),
         cmocka_unit_test(routing_ids_that_libzmq_hands_out_are_refused),
         cmocka_unit_test(who_a_peer_says_it_is_can_be_had),
         cmocka_unit_test(a_name_that_is_too_long_is_refused_where_names_matter),
