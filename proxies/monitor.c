@@ -291,13 +291,12 @@ struct watch *watch_start(struct monitor *monitor, void *watched, struct waker *
         goto failed;
     char address[64];
     snprintf(address, sizeof address, "inproc://monitor-%lu", atomic_fetch_add(&monitor->names, 1));
-    if (zmq_socket_monitor(watched, address, WATCHED_EVENTS) != 0)
-        goto failed;
-    /* Connected here, before the socket can have an event: an event nobody can take blocks the I/O thread. */
+    /* All that may fail comes first, and connecting at once: an event that nobody can take blocks the thread that
+     * has it, ours too, and stopping is an event. */
     watch->events = zmq_socket(monitor->zmq, ZMQ_PAIR);
     if (!watch->events || zmq_setsockopt(watch->events, ZMQ_RCVHWM, &(int){0}, sizeof(int)) != 0 ||
         zmq_setsockopt(watch->events, ZMQ_LINGER, &(int){0}, sizeof(int)) != 0 ||
-        zmq_connect(watch->events, address) != 0)
+        zmq_socket_monitor(watched, address, WATCHED_EVENTS) != 0 || zmq_connect(watch->events, address) != 0)
         goto failed;
     watch->waker = waker_share(waker);
     atomic_init(&watch->references, 2);
@@ -310,7 +309,6 @@ failed:
     snprintf(err, err_size, "cannot watch a socket: %s", zmq_strerror(errno));
     if (watch && watch->events)
         zmq_close(watch->events);
-    zmq_socket_monitor(watched, NULL, 0);
     free(watch);
     return NULL;
 }

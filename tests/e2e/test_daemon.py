@@ -245,6 +245,15 @@ def test_a_signal_ends_it_even_when_its_last_steps_are_stuck(net):
     assert proxyd.wait() == -signal.SIGTERM
 
 
+def test_a_start_without_enough_descriptors_ends_whichever_it_lacks(net):
+    """One socket more or less, and something else is the last that could be made."""
+    path = net.prepare(*(net.chain("rep-req", name=f"c{number}") for number in range(10))).config_path
+    for limit in range(40, 60):
+        result = subprocess.run(["sh", "-c", 'ulimit -n "$0" && exec "$@"', str(limit), PROXYD, "-c", path],
+                                capture_output=True, text=True, timeout=10 * FACTOR)
+        assert result.returncode == 1 and "start-failed" in result.stderr, f"{limit} descriptors: {result}"
+
+
 def test_it_survives_a_closed_stderr(net):
     """A log nobody reads stops nobody (SIGPIPE)."""
     calls = net.chain("rep-req", to=net.rep())
