@@ -232,18 +232,23 @@ static bool to_number(const char *host, struct in6_addr *address)
            inet_pton(AF_INET6, host, address) == 1;
 }
 
-static bool is_any(const struct in6_addr *address)
+/* Whether who binds `host` has `other`, too. NULL is a name or an interface; "::" takes IPv4 in as well. */
+static bool covers(const struct in6_addr *host, const struct in6_addr *other)
 {
-    return IN6_IS_ADDR_UNSPECIFIED(address) || (IN6_IS_ADDR_V4MAPPED(address) && address->s6_addr32[3] == 0);
+    if (!host)
+        return false;
+    bool is_any_ipv4 = IN6_IS_ADDR_V4MAPPED(host) && host->s6_addr32[3] == 0;
+    return IN6_IS_ADDR_UNSPECIFIED(host) || (is_any_ipv4 && (!other || IN6_IS_ADDR_V4MAPPED(other)));
 }
 
 static bool hosts_collide(const char *a, const char *b)
 {
-    struct in6_addr numeric_a, numeric_b;
-    bool is_numeric_a = to_number(a, &numeric_a), is_numeric_b = to_number(b, &numeric_b);
-    if ((is_numeric_a && is_any(&numeric_a)) || (is_numeric_b && is_any(&numeric_b)))
+    struct in6_addr numbers[2];
+    const struct in6_addr *left = to_number(a, &numbers[0]) ? &numbers[0] : NULL;
+    const struct in6_addr *right = to_number(b, &numbers[1]) ? &numbers[1] : NULL;
+    if (covers(left, right) || covers(right, left))
         return true;
-    return is_numeric_a && is_numeric_b ? IN6_ARE_ADDR_EQUAL(&numeric_a, &numeric_b) : strcasecmp(a, b) == 0;
+    return left && right ? IN6_ARE_ADDR_EQUAL(left, right) : strcasecmp(a, b) == 0;
 }
 
 bool endpoint_collides(const struct endpoint *a, const struct endpoint *b)

@@ -35,7 +35,8 @@ int endpoint_parse(struct endpoint *endpoint, const char *text, bool binds, char
 void endpoint_close(struct endpoint *endpoint);
 
 /* True when both would bind the same place, as far as the text shows (tcp: same port and same host, however an
- * address is written, or one of the hosts is "*", "0.0.0.0" or "::"). Ports of 0 never collide. */
+ * address is written, or one of the hosts is "::", or "*" or "0.0.0.0" and the other no IPv6 address). Ports of 0
+ * never collide. */
 bool endpoint_collides(const struct endpoint *a, const struct endpoint *b);
 
 /* True for ipc, inproc and tcp or WebSocket on a loopback address. A name other than "localhost" counts as not. */

@@ -179,6 +179,8 @@ static void one_place_bound_twice_collides(void **state)
     assert_true(collide("tcp://[::1]:5555", "tcp://[0:0:0:0:0:0:0:1]:5555"));
     assert_true(collide("tcp://[::ffff:127.0.0.1]:5555", "tcp://127.0.0.1:5555"));
     assert_true(collide("tcp://[0::0]:5555", "tcp://eth0:5555"));
+    assert_true(collide("tcp://*:5555", "tcp://[::]:5555"));
+    assert_true(collide("tcp://*:5555", "tcp://[::ffff:127.0.0.1]:5555"));
     assert_true(collide("ipc:///run/a", "ipc:///run/a"));
     assert_true(collide("inproc://a", "inproc://a"));
 }
@@ -189,6 +191,8 @@ static void different_places_do_not_collide(void **state)
     assert_false(collide("tcp://*:5555", "tcp://*:5556"));
     assert_false(collide("tcp://127.0.0.1:5555", "tcp://127.0.0.2:5555"));
     assert_false(collide("tcp://[::1]:5555", "tcp://127.0.0.1:5555"));
+    assert_false(collide("tcp://*:5555", "tcp://[::1]:5555"));
+    assert_false(collide("tcp://[fd00::1]:5555", "tcp://0.0.0.0:5555"));
     assert_false(collide("tcp://*:*", "tcp://*:0"));
     assert_false(collide("ipc:///run/a", "ipc:///run/b"));
     assert_false(collide("ipc://a", "inproc://a"));
