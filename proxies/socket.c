@@ -16,7 +16,8 @@
  *   TCP_MAXRT           a peer whose kernel does not even acknowledge our heartbeats is gone
  *   ZAP_ENFORCE_DOMAIN  a socket with a domain stays closed while no handler answers; never set without a
  *                       domain, which would abort the process
- *   MAXMSGSIZE          before the handshake, too: without it a header can pin gigabytes
+ *   MAXMSGSIZE          before the handshake, too: without it a header can pin gigabytes, and with less than a
+ *                       handshake's frames have nobody gets in
  */
 #include "proxies/socket.h"
 
@@ -40,6 +41,7 @@ enum {
     KEEPALIVE_INTERVAL_S = 5,
     KEEPALIVE_COUNT = 3,
     UNACKED_MS = 15000, /* data that the peer's kernel does not take for so long ends the connection */
+    HANDSHAKE_BYTES_MAX = 4096,
     SUBSCRIPTION_BYTES_MAX = 4096,
     SUBSCRIPTION_FRAMES_MAX = 4
 };
@@ -167,6 +169,8 @@ static int set_options(void *zmq, const struct socket_options *options, const st
                        char *err, size_t err_size)
 {
     int64_t frame_bytes = options->max_frame_bytes > 0 ? options->max_frame_bytes : -1;
+    if (frame_bytes > 0 && frame_bytes < HANDSHAKE_BYTES_MAX)
+        frame_bytes = HANDSHAKE_BYTES_MAX;
     if (is_publisher(options->type) && endpoint->is_bind)
         frame_bytes = SUBSCRIPTION_BYTES_MAX; /* subscribers send topics only */
     SET_INT(ZMQ_LINGER, 0);

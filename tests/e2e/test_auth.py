@@ -369,6 +369,20 @@ def test_curve_in_both_directions(net):
     assert inner_key in shown and not any(key in shown for key in keys)
 
 
+@pytest.mark.parametrize("auth", ["none", "plain", "curve"])
+def test_a_small_max_message_keeps_nobody_out(net, users, auth):
+    """A handshake has larger frames than what it is for."""
+    server, key = keygen(net, "server")
+    keygen(net, "pi")
+    keys = {"curve_secret_key_file": str(key), "curve_keys": str(net.scratch / "pi.pub")} if auth == "curve" else {}
+    calls = protected(net, auth=auth, frontend={"max_message": "10B", **keys})
+    start(net, calls, users=users)
+    login = {"none": {}, "plain": plain("anna"), "curve": curve(net, "pi", server)}[auth]
+    assert net.caller(calls, **login, identity=b"a name of its own " * 10).call(b"x" * 7) == [b"x" * 7]
+    if auth != "curve":  # which adds 33 bytes to a frame
+        assert error_of(net.caller(calls, **login).call(b"x" * 11)) == (413, "too-large")
+
+
 def test_curve_publications_both_ways(net):
     (key, file), (_, ours) = keygen(net, "source"), keygen(net, "mirror")
     source = net.chain("rep-pub", name="source", backend={
