@@ -977,6 +977,16 @@ static void load_chain(struct loader *loader, const config_setting_t *chains, in
     }
 }
 
+static char *keep_place(struct loader *loader, const config_setting_t *setting)
+{
+    struct config_place place = config_source_place(&loader->source, line_of(setting));
+    char *text;
+    if (asprintf(&text, "%s:%d", place.file, place.line) >= 0)
+        return text;
+    loader->is_memory_short = true;
+    return NULL;
+}
+
 static void load_chains(struct loader *loader, const config_setting_t *root)
 {
     const config_setting_t *chains = member(root, "chains");
@@ -987,10 +997,12 @@ static void load_chains(struct loader *loader, const config_setting_t *root)
         problem(loader, line_of(chains), "there are no chains");
     struct config *config = loader->config;
     config->chains = keep_items(loader, count, sizeof(*config->chains));
-    for (size_t i = 0; config->chains && i < count; i++) {
+    config->places = keep_items(loader, count, sizeof(*config->places));
+    for (size_t i = 0; config->chains && config->places && i < count; i++) {
         config->chains[i] = keep_items(loader, 1, sizeof(**config->chains));
         if (!config->chains[i])
             return;
+        config->places[i] = keep_place(loader, config_setting_get_elem(chains, (unsigned)i));
         config->chain_count++;
         load_chain(loader, chains, (int)i);
     }
@@ -1171,8 +1183,10 @@ void config_free(struct config *config)
         free_keys(&chain->frontend.credentials, &chain->frontend.access);
         free_keys(&chain->backend.credentials, &chain->backend.access);
         free(chain);
+        free(config->places[i]);
     }
     free(config->chains);
+    free(config->places);
     free(config->path);
     free(config);
 }

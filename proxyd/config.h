@@ -20,6 +20,7 @@ struct config {
     char *path;
     struct daemon_conf daemon;
     struct chain_conf **chains; /* in the order of the file */
+    char **places;              /* FILE:LINE of each */
     size_t chain_count;
 };
 

@@ -65,6 +65,14 @@ static void close_texts(struct text_list *list)
     free(list->items);
 }
 
+static const char *place_of(const struct config *config, const char *chain)
+{
+    for (size_t i = 0; i < config->chain_count; i++)
+        if (strcmp(config->chains[i]->name, chain) == 0)
+            return config->places[i];
+    return config->path;
+}
+
 __attribute__((format(printf, 3, 4))) static void add_problem(struct reload *reload, const char *chain,
                                                               const char *format, ...)
 {
@@ -74,7 +82,7 @@ __attribute__((format(printf, 3, 4))) static void add_problem(struct reload *rel
     vsnprintf(reason, sizeof(reason), format, arguments);
     va_end(arguments);
     if (chain)
-        snprintf(text, sizeof(text), "%s: chain \"%s\": %s", reload->next->path, chain, reason);
+        snprintf(text, sizeof(text), "%s: chain \"%s\": %s", place_of(reload->next, chain), chain, reason);
     else
         snprintf(text, sizeof(text), "%s: daemon: %s", reload->next->path, reason);
     add_text(&reload->result.problems, text);

@@ -72,7 +72,11 @@ def test_a_file_with_problems_changes_nothing_and_all_are_told(net):
     (net.scratch / "precious").write_text("precious")
     kind = net.chain("rep-pub", at=calls.endpoint, name=calls.name)
     told = problems(proxyd, (fresh, *ours, kind))
-    assert all(any(f'chain "{name}"' in line for line in told) for name in ("one", "two", calls.name)), told
+    lines = proxyd.config_path.read_text().splitlines()
+    places = {name: 1 + next(at for at, line in enumerate(lines) if f'name = "{name}"' in line)
+              for name in ("one", "two", calls.name)}
+    assert all(any(line.startswith(f'{proxyd.config_path}:{place}: chain "{name}": ') for line in told)
+               for name, place in places.items()), told
     assert list(proxyd.status()["chains"]) == [calls.name]
     net.rep(endpoint=fresh.endpoint)  # nobody listens there any more
     assert caller.call(b"x") == [b"x"]
