@@ -207,6 +207,28 @@ static void settle_stored(struct chain *chain, int64_t now_ms)
     }
 }
 
+/* The medium takes too long, or will not answer any more: whether the message is kept nobody knows. */
+static void give_up_storing(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    answer_error(chain, item, REASON_STORE_FAILED, now_ms);
+    message_close(&item->envelope);
+    settle_duplicates(chain, item, false, now_ms);
+    list_remove(&item->wait);
+}
+
+static int64_t storing_ends_ms(const struct chain *chain)
+{
+    struct list *link = chain->conf->queue.max_age_ms > 0 ? list_first(&chain->storing) : NULL;
+    return link ? LIST_ENTRY(link, struct queue_item, wait)->taken_ms + chain->conf->queue.max_age_ms
+                : INT64_MAX;
+}
+
+static void end_storing(struct chain *chain, int64_t now_ms)
+{
+    while (storing_ends_ms(chain) <= now_ms)
+        give_up_storing(chain, LIST_ENTRY(chain->storing.next, struct queue_item, wait), now_ms);
+}
+
 static int64_t patience_ends_ms(const struct chain *chain)
 {
     struct list *link = list_first(&chain->patient);
@@ -384,6 +406,24 @@ static void accept_message(struct chain *chain, struct queue_item *item, int64_t
         forget_digest(chain, item);
         refuse(chain, item, REASON_STORE_FAILED, now_ms);
     }
+}
+
+static int64_t pending_ends_ms(const struct chain *chain)
+{
+    int64_t max_age_ms = chain->conf->queue.max_age_ms;
+    return chain->pending && max_age_ms > 0 ? chain->pending->taken_ms + max_age_ms : INT64_MAX;
+}
+
+/* What is in its way may be on a medium that takes longer than it can wait. */
+static void end_pending(struct chain *chain, int64_t now_ms)
+{
+    if (pending_ends_ms(chain) > now_ms)
+        return;
+    chain->ledger.accepted++;
+    chain->ledger.expired++;
+    answer_error(chain, chain->pending, REASON_UNAVAILABLE, now_ms);
+    queue_item_free(chain->queue, chain->pending);
+    chain->pending = NULL;
 }
 
 static void retry_pending(struct chain *chain, int64_t now_ms)
@@ -682,6 +722,8 @@ static int64_t next_turn_ms(struct chain *chain, int64_t now_ms)
         verdict_on(chain, queue_oldest(chain->queue)).due_ms,
         retry_ms > now_ms ? retry_ms : INT64_MAX, /* one that is due waits for room */
         patience_ends_ms(chain),
+        storing_ends_ms(chain),
+        pending_ends_ms(chain),
         queue_oldest(chain->queue) ? credit_due_ms(chain) : INT64_MAX,
         chain->tickets ? tickets_next_ms(chain->tickets) : INT64_MAX,
         chain->sessions ? sessions_next_ms(chain->sessions) : INT64_MAX,
@@ -945,13 +987,8 @@ static void end_all(struct chain *chain, int64_t now_ms)
     end_inflight(chain, now_ms);
     LIST_EACH_SAFE (link, following, &chain->patient)
         answer_accepted(chain, LIST_ENTRY(link, struct queue_item, wait), now_ms);
-    LIST_EACH_SAFE (link, following, &chain->storing) {
-        struct queue_item *item = LIST_ENTRY(link, struct queue_item, wait);
-        answer_error(chain, item, REASON_STORE_FAILED, now_ms);
-        message_close(&item->envelope);
-        settle_duplicates(chain, item, false, now_ms);
-        list_remove(link);
-    }
+    LIST_EACH_SAFE (link, following, &chain->storing)
+        give_up_storing(chain, LIST_ENTRY(link, struct queue_item, wait), now_ms);
     struct queue_item *item;
     while (!chain_is_durable(chain) && (item = queue_oldest(chain->queue)) != NULL)
         fail(chain, item, unless_sent(item, REASON_SHUTTING_DOWN), now_ms);
@@ -1068,6 +1105,8 @@ static void turn(struct chain *chain, int64_t now_ms)
     send_messages(chain, now_ms);
     end_overdue(chain, now_ms);
     end_patience(chain, now_ms);
+    end_storing(chain, now_ms);
+    end_pending(chain, now_ms);
     queue_commit(chain->queue);
     chain->turns++;
 }

@@ -118,6 +118,17 @@ def test_an_ack_waits_for_the_sync_and_so_do_duplicates_of_the_call(net):
     proxyd.wait_for(calls, queued=1, dropped__duplicate=3)
 
 
+def test_a_disk_that_hangs_keeps_no_caller_waiting_beyond_max_age(net):
+    calls = buffered(net, net.endpoint(), queue={"max_age": "300ms", "dedupe": "60s", "max_messages": 2, "when_full": "block"})
+    proxyd = on_slow_disk(net, calls, 3000)
+    pipeline = net.pipeline(calls)
+    pipeline.send_each([b"same", b"same", b"other", b"too many"])
+    assert outcomes(pipeline.wait(seconds=1.3)) == {"store-failed": 3, "unavailable": 1}
+    assert min(pipeline.took_s.values()) >= 0.25
+    proxyd.status()
+    proxyd.kill()
+
+
 def test_calls_that_come_together_share_a_sync(net):
     """A hundred at 100 ms a sync, in three syncs at most."""
     calls = buffered(net, net.endpoint())
