@@ -15,6 +15,7 @@
 #include "proxyd/top.h"
 #include "proxyd/tryout.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <limits.h>
@@ -183,6 +184,19 @@ static int take_options(struct settings *settings, int argc, char **argv, const 
     return optind;
 }
 
+/* What is none is bad usage, unlike one where nobody answers. */
+static bool is_endpoint(enum command_id id, const char *text, bool binds)
+{
+    char err[300];
+    struct endpoint endpoint;
+    if (endpoint_parse(&endpoint, text, binds, err, sizeof(err)) < 0) {
+        complain(command_info(id)->name, err);
+        return false;
+    }
+    endpoint_close(&endpoint);
+    return true;
+}
+
 /* Where the daemon listens: given, or as its configuration says. NULL after a complaint; free it. */
 static char *control_endpoint(const struct settings *settings)
 {
@@ -249,6 +263,13 @@ static enum peer_result exchange(struct peer *peer, json_t *request, struct mess
     return result;
 }
 
+/* libzmq says no more than that it was refused. */
+static bool is_forbidden(const char *endpoint)
+{
+    const char *path = strstr(endpoint, "ipc://");
+    return path && access(path + strlen("ipc://"), W_OK) < 0 && errno == EACCES;
+}
+
 /* The result of a method; takes `params`. NULL with a reason in `err`. */
 static json_t *ask(const char *endpoint, const char *method, json_t *params, int64_t limit_ms, char *err,
                    size_t err_size)
@@ -263,6 +284,8 @@ static json_t *ask(const char *endpoint, const char *method, json_t *params, int
         result = read_result(endpoint, method, &reply, err, err_size);
     else if (rc == PEER_TIMED_OUT)
         snprintf(err, err_size, "%s: proxyd does not answer within %d s", endpoint, (int)(limit_ms / 1000));
+    else if (peer && is_forbidden(endpoint))
+        snprintf(err, err_size, "%s: %s", endpoint, strerror(EACCES));
     else if (peer)
         snprintf(err, err_size, "%s: %s; is proxyd running?", endpoint, peer_cause(peer));
     message_close(&reply);
@@ -310,8 +333,10 @@ static json_t *ask_for_top(void *endpoint, char *err, size_t err_size)
 static int run_remote(const struct settings *settings, enum command_id id, char **words, int count)
 {
     char *endpoint = control_endpoint(settings);
-    if (!endpoint)
+    if (!endpoint || !is_endpoint(id, endpoint, false)) {
+        free(endpoint);
         return STATUS_USAGE;
+    }
     int status = EXIT_FAILURE;
     if (id == COMMAND_QUEUE || id == COMMAND_DEAD || id == COMMAND_TICKET) {
         status = queuectl_run(id, words, count, settings->is_json, ask_once, endpoint);
@@ -344,6 +369,8 @@ static int run_here(const struct settings *settings, enum command_id id, char **
     };
     char err[300], *password = NULL;
     size_t size = 0;
+    if (!is_endpoint(id, arguments[0], id == COMMAND_SERVE || id == COMMAND_PUBLISH))
+        return STATUS_USAGE;
     if (!settings->user != !settings->password_file)
         return complain(command_info(id)->name, "--user and --password-file go together");
     if (settings->password_file &&

@@ -314,6 +314,17 @@ def test_only_the_owner_may_use_it(net):
     assert stat.S_ISSOCK(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o600
 
 
+def test_who_may_not_use_it_is_told_so(net):
+    proxyd = net.proxyd(net.chain("rep-req"))
+    os.chmod(path_of(proxyd), 0)
+    as_anybody = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    refused = subprocess.run([*as_anybody, PROXYCTL, "-s", proxyd.control_endpoint, "status"],
+                             capture_output=True, text=True, timeout=10 * FACTOR)
+    assert refused.returncode == 1
+    assert refused.stderr == f"proxyctl: {proxyd.control_endpoint}: Permission denied\n"
+    os.chmod(path_of(proxyd), 0o600)
+
+
 def test_control_group_may_use_it_too(net):
     import grp
     group = grp.getgrgid(os.getgroups()[-1] if os.geteuid() else 1)
@@ -476,7 +487,8 @@ def test_a_daemon_that_does_not_answer_is_given_up(net):
 @pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["show"], ["show", "a", "b"], ["status", "--delay", "1s"],
                                        ["call", "--timeout", "5 weeks", "tcp://127.0.0.1:1", "x"],
                                        ["call", "--user", "u", "tcp://127.0.0.1:1", "x"], ["--frob", "status"],
-                                       ["subscribe", "--count", "-1", "tcp://127.0.0.1:1"]])
+                                       ["subscribe", "--count", "-1", "tcp://127.0.0.1:1"],
+                                       ["-s", "127.0.0.1:1", "status"], ["serve", "127.0.0.1:1"], ["call", "tcp://*:1", "x"]])
 def test_bad_usage_exits_2(arguments):
     result = proxyctl(*arguments)
     assert result.returncode == 2 and result.stdout == "" and result.stderr
