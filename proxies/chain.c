@@ -961,6 +961,13 @@ void chain_ask(struct chain *chain, struct ask *ask)
 
 /* ---- the end ---- */
 
+/* An attempt that was cut short is not the message's fault. */
+static void put_back(struct chain *chain, struct queue_item *item, int64_t now_ms)
+{
+    chain->conf->kind->back->forget(chain->back, item);
+    queue_nack(chain->queue, item, now_ms);
+}
+
 /* What was in flight is given up; a durable queue keeps it, and tries it again with the next start. */
 static void end_inflight(struct chain *chain, int64_t now_ms)
 {
@@ -970,8 +977,7 @@ static void end_inflight(struct chain *chain, int64_t now_ms)
         if (outcome.result == BACK_DELIVERED || outcome.result == BACK_UNSENT) {
             settle(chain, &outcome, now_ms);
         } else if (chain_is_durable(chain)) {
-            chain->conf->kind->back->forget(chain->back, outcome.item);
-            queue_nack(chain->queue, outcome.item, now_ms);
+            put_back(chain, outcome.item, now_ms);
         } else {
             fail(chain, outcome.item, REASON_LOST, now_ms);
         }
@@ -1005,6 +1011,19 @@ static bool has_waiting_callers(const struct chain *chain)
            (!acks_when_stored(chain) && stats.queued + stats.inflight > 0);
 }
 
+/* The backend is about to be another. */
+static void cut_inflight(struct chain *chain, int64_t now_ms)
+{
+    chain->conf->kind->back->abandon(chain->back, now_ms);
+    struct back_outcome outcome;
+    while (chain->conf->kind->back->next_outcome(chain->back, &outcome)) {
+        if (outcome.result == BACK_LOST && chain->conf->kind->retries_forever)
+            put_back(chain, outcome.item, now_ms);
+        else
+            settle(chain, &outcome, now_ms);
+    }
+}
+
 /* Brings the chain to where its parts can be exchanged; true once it is there. */
 static bool get_ready(struct chain *chain, int64_t now_ms)
 {
@@ -1026,10 +1045,8 @@ static bool get_ready(struct chain *chain, int64_t now_ms)
     queue_stats(chain->queue, &stats);
     if (!chain->is_held || stats.inflight == 0)
         return true;
-    if (is_late) {
-        chain->conf->kind->back->abandon(chain->back, now_ms);
-        settle_outcomes(chain, now_ms);
-    }
+    if (is_late)
+        cut_inflight(chain, now_ms);
     return is_late;
 }
 

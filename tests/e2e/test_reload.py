@@ -109,6 +109,18 @@ def test_what_does_not_end_in_time_is_told_the_truth(net):
     assert outcomes(pipeline.wait()) == {"lost": 1, "reply": 1}
 
 
+def test_a_buffered_call_that_a_change_cuts_short_has_not_failed(net):
+    silent, upstream = net.router(swallow), net.rep()
+    options = {"kind": "buffered-rep-req", "name": "calls", "queue": {"max_attempts": 1}}
+    calls = net.chain(to=silent, **options)
+    proxyd = net.proxyd(calls, daemon={"drain_timeout": "200ms"})
+    net.caller(calls).call(b"x")
+    eventually(lambda: silent.bodies == [b"x"])
+    reload(proxyd, net.chain(at=calls.endpoint, to=upstream, **options), drain_timeout="200ms")
+    proxyd.wait_for(calls, delivered=1, dead=0, redelivered=1)
+    assert upstream.bodies == [b"x"]
+
+
 def test_callers_of_a_changed_frontend_hear_their_answers_first(net):
     upstream = net.router(lambda server, request: server.later(0.2, lambda: server.reply(request, *request.body)))
     calls = net.chain("rep-req", to=upstream)
