@@ -4,6 +4,7 @@
  *
  *     zmq_bind       listen   ─┐
  *     I/O thread     accept4   ├─>  here  ─>  kernel
+ *                    connect   │
  *                    recv      │
  *                    close    ─┘
  *
@@ -20,6 +21,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -30,6 +33,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include <zmq.h>
@@ -44,9 +48,9 @@ enum {
     QUIET_MS = 10000           /* between two events of one kind */
 };
 
-/* What the connections to one listening socket have in common. */
+/* What the connections to one listening socket have in common; or those of one call. */
 struct port {
-    unsigned references; /* its listener, and each of its connections */
+    unsigned references; /* its listener or call, and each of its connections */
     uint64_t number;     /* never given twice */
     bool is_counted;
     bool keeps_ids;
@@ -88,6 +92,13 @@ struct guarded {
     atomic_uint_fast64_t routing_id;    /* of the stream */
 };
 
+/* A connection that libzmq is about to make. */
+struct guard_call {
+    struct list link; /* guard.calls, until it is made */
+    struct sockaddr_storage place;
+    struct port *port;
+};
+
 enum told { TOLD_REFUSED, TOLD_CUT, TOLD_COUNT };
 
 static _Atomic(struct guarded *) descriptors[DESCRIPTORS_MAX];
@@ -102,11 +113,14 @@ static struct {
     struct list origins[ORIGIN_LISTS];
     uint64_t seed;
     struct claims claims;
+    struct list calls;
     uint64_t serials; /* ever */
     int spare;        /* a descriptor to give up when there are no others; -1 = it was taken */
     int64_t quiet_until_ms[TOLD_COUNT];
     uint64_t refused, cut;
 } guard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .spare = -1};
+
+static atomic_uint calls_waiting; /* in guard.calls */
 
 /* The bind that this thread is in. */
 static _Thread_local struct {
@@ -124,6 +138,11 @@ static int kernel_listen(int fd, int backlog)
 static int kernel_accept(int fd, struct sockaddr *peer, socklen_t *size, int flags)
 {
     return (int)syscall(SYS_accept4, fd, peer, size, flags);
+}
+
+static int kernel_connect(int fd, const struct sockaddr *place, socklen_t size)
+{
+    return (int)syscall(SYS_connect, fd, place, size);
 }
 
 static int kernel_close(int fd)
@@ -422,14 +441,81 @@ static bool is_short_of_descriptors(int error)
 /* ---- libzmq's calls ---- */
 
 int guard_listen(int fd, int backlog) __asm__("listen");
+int guard_connect_descriptor(int fd, const struct sockaddr *place, socklen_t size) __asm__("connect");
+static bool is_same_place(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    const struct sockaddr_in *v4[] = {(const void *)a, (const void *)b};
+    const struct sockaddr_in6 *v6[] = {(const void *)a, (const void *)b};
+    const struct sockaddr_un *local[] = {(const void *)a, (const void *)b};
+    if (a->ss_family != b->ss_family)
+        return false;
+    if (a->ss_family == AF_INET)
+        return v4[0]->sin_port == v4[1]->sin_port && v4[0]->sin_addr.s_addr == v4[1]->sin_addr.s_addr;
+    if (a->ss_family == AF_INET6)
+        return v6[0]->sin6_port == v6[1]->sin6_port &&
+               memcmp(&v6[0]->sin6_addr, &v6[1]->sin6_addr, sizeof v6[0]->sin6_addr) == 0;
+    return memcmp(local[0]->sun_path, local[1]->sun_path, sizeof local[0]->sun_path) == 0;
+}
+
+/* Calls to one place cannot be told apart, so each gets the widest of their limits; 0 = none. */
+static uint64_t wider(uint64_t limit, uint64_t other)
+{
+    return limit == 0 || other == 0 ? 0 : limit > other ? limit : other;
+}
+
+/* The mutex is held. */
+static struct port *take_call(const struct sockaddr_storage *place)
+{
+    struct guard_call *taken = NULL;
+    LIST_EACH (link, &guard.calls) {
+        struct guard_call *call = LIST_ENTRY(link, struct guard_call, link);
+        if (!is_same_place(&call->place, place))
+            continue;
+        taken = taken ? taken : call;
+        struct zmtp_limits *message = &taken->port->message;
+        message->max_bytes = wider(message->max_bytes, call->port->message.max_bytes);
+        message->max_frames = wider(message->max_frames, call->port->message.max_frames);
+    }
+    if (!taken)
+        return NULL;
+    list_remove(&taken->link);
+    atomic_fetch_sub(&calls_waiting, 1);
+    return taken->port;
+}
+
+int guard_connect_descriptor(int fd, const struct sockaddr *place, socklen_t size)
+{
+    struct sockaddr_storage copy = {.ss_family = AF_UNSPEC};
+    if (atomic_load(&calls_waiting) == 0 || fd < 0 || fd >= DESCRIPTORS_MAX || size > sizeof copy)
+        return kernel_connect(fd, place, size);
+    memcpy(&copy, place, size);
+    pthread_mutex_lock(&guard.mutex);
+    struct port *port = take_call(&copy);
+    struct guarded *connection = port ? guarded_new(fd, port) : NULL;
+    if (connection)
+        enter(connection);
+    pthread_mutex_unlock(&guard.mutex);
+    return kernel_connect(fd, place, size);
+}
+
 int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags) __asm__("accept4");
 ssize_t guard_recv(int fd, void *buffer, size_t size, int flags) __asm__("recv");
 int guard_close_descriptor(int fd) __asm__("close");
 
+static struct port *port_new(const struct guard_limits *limits)
+{
+    struct port *port = calloc(1, sizeof *port);
+    if (!port)
+        return NULL;
+    port->message = limits->message;
+    snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
+    return port;
+}
+
 /* Who connects to the listening socket `fd` is guarded from now on. */
 static int watch(int fd, const struct guard_limits *limits)
 {
-    struct port *port = calloc(1, sizeof *port);
+    struct port *port = port_new(limits);
     struct guarded *listener = guarded_new(fd, port);
     if (fd >= DESCRIPTORS_MAX || !port || !listener) {
         free(port);
@@ -438,10 +524,8 @@ static int watch(int fd, const struct guard_limits *limits)
         return -1;
     }
     port->is_counted = limits->chain != NULL;
-    port->message = limits->message;
     port->kept_messages = (uint64_t)limits->kept_messages;
     port->keeps_ids = limits->keeps_ids;
-    snprintf(port->chain, sizeof port->chain, "%s", limits->chain ? limits->chain : "");
     listener->is_listener = true;
     pthread_mutex_lock(&guard.mutex);
     enter(listener);
@@ -611,6 +695,7 @@ int guard_open(const struct guard_conf *conf, struct event_sink events, char *er
     guard.count = 0;
     guard.refused = guard.cut = 0;
     list_init(&guard.unfinished);
+    list_init(&guard.calls);
     claims_init(&guard.claims, guard.seed);
     for (int i = 0; i < ORIGIN_LISTS; i++)
         list_init(&guard.origins[i]);
@@ -647,6 +732,81 @@ int guard_bind(void *zmq, const char *address, int listener, const struct guard_
         return -1;
     }
     return rc;
+}
+
+/* False where it is no place of the kernel's. */
+static bool parse_place(const char *address, struct sockaddr_storage *place)
+{
+    struct sockaddr_un *local = (struct sockaddr_un *)(void *)place;
+    const char *rest = strstr(address, "://"), *colon = strrchr(address, ':');
+    *place = (struct sockaddr_storage){.ss_family = AF_UNIX};
+    if (!rest)
+        return false;
+    rest += 3;
+    if (strncmp(address, "ipc://", 6) == 0) {
+        snprintf(local->sun_path, sizeof local->sun_path, "%s", rest);
+        if (*rest == '@')
+            local->sun_path[0] = '\0';
+        return true;
+    }
+    char host[INET6_ADDRSTRLEN + IF_NAMESIZE] = "";
+    bool has_brackets = *rest == '[' && colon[-1] == ']';
+    if (colon < rest || colon - rest >= (ptrdiff_t)sizeof host)
+        return false;
+    memcpy(host, rest + has_brackets, (size_t)(colon - rest) - 2 * has_brackets);
+    struct addrinfo numeric = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM},
+                    *found;
+    if (getaddrinfo(host, colon + 1, &numeric, &found) != 0)
+        return false;
+    memcpy(place, found->ai_addr, found->ai_addrlen);
+    freeaddrinfo(found);
+    return true;
+}
+
+int guard_connect(void *zmq, const char *address, const struct guard_limits *limits, struct guard_call **call)
+{
+    *call = NULL;
+    bool is_limited = limits->message.max_bytes > 0 || limits->message.max_frames > 0;
+    struct sockaddr_storage place;
+    if (!is_limited || !atomic_load(&guard.is_open) || !parse_place(address, &place))
+        return zmq_connect(zmq, address);
+    struct guard_call *made = calloc(1, sizeof *made);
+    struct port *port = port_new(limits);
+    if (!made || !port) {
+        free(made);
+        free(port);
+        errno = ENOMEM;
+        return -1;
+    }
+    *made = (struct guard_call){.place = place, .port = port};
+    port->references = 1;
+    pthread_mutex_lock(&guard.mutex);
+    port->number = ++guard.serials;
+    list_append(&guard.calls, &made->link);
+    atomic_fetch_add(&calls_waiting, 1);
+    pthread_mutex_unlock(&guard.mutex);
+    if (zmq_connect(zmq, address) == 0) {
+        *call = made;
+        return 0;
+    }
+    int error = errno;
+    guard_end_call(made);
+    errno = error;
+    return -1;
+}
+
+void guard_end_call(struct guard_call *call)
+{
+    if (!call)
+        return;
+    pthread_mutex_lock(&guard.mutex);
+    if (!list_is_empty(&call->link)) {
+        list_remove(&call->link);
+        atomic_fetch_sub(&calls_waiting, 1);
+    }
+    release_port(call->port);
+    pthread_mutex_unlock(&guard.mutex);
+    free(call);
 }
 
 void guard_retire(int listener)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What keeps one peer from using up the whole daemon, where libzmq would let it. It stands between libzmq and
- * the kernel: the executable has its own listen, accept4, recv and close, which libzmq's calls reach first.
+ * the kernel: the executable has its own listen, accept4, connect, recv and close, which libzmq's calls reach first.
  *
  *   connections  are counted where they are accepted, in total and by address; at a limit the oldest that has
  *                not finished its handshake gives way, or else the new one. libzmq has no such limit.
@@ -57,6 +57,16 @@ void guard_close(void);
  * already, which libzmq takes over, or -1. Without guard_open: zmq_bind. -1 with zmq_errno(): ENOTSUP when libzmq does
  * not reach the kernel through us. */
 int guard_bind(void *zmq, const char *address, int listener, const struct guard_limits *limits);
+
+struct guard_call;
+
+/* zmq_connect to an `address` that is numeric, of a socket that connects once; the connection keeps the limits of a
+ * message, and counts as none. `*call` is NULL, or to be ended when the socket is closed. -1 with zmq_errno(). */
+int guard_connect(void *zmq, const char *address, const struct guard_limits *limits,
+                  struct guard_call **call);
+
+/* The call is over; its connection goes when libzmq closes it. NULL does nothing. */
+void guard_end_call(struct guard_call *call);
 
 /* The socket bound with this `listener` is about to be closed: from here on it accepts nobody, who then waits for
  * the next one at that address. */

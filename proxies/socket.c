@@ -263,7 +263,7 @@ int socket_connect(struct socket *socket, const char *address, char *err, size_t
         socket->inproc = inproc_connect(socket->zmq, address);
         rc = socket->inproc ? 0 : -1;
     } else {
-        rc = zmq_connect(socket->zmq, address);
+        rc = guard_connect(socket->zmq, address, &socket->limits, &socket->call);
     }
     return rc == 0 ? 0 : refuse(err, err_size, "cannot connect");
 }
@@ -276,6 +276,7 @@ void socket_close_gently(struct socket *socket, int linger_ms)
         poller_remove(socket->poller, descriptor(socket->zmq));
     if (socket->listener != -1)
         guard_retire(socket->listener);
+    guard_end_call(socket->call);
     if (socket->inproc)
         inproc_leave(socket->inproc, socket->zmq);
     zmq_setsockopt(socket->zmq, ZMQ_LINGER, &linger_ms, sizeof linger_ms);

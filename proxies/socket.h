@@ -27,8 +27,8 @@ struct socket_options {
     int type;                /* ZMQ_ROUTER, … An XPUB is told of every subscription */
     int send_hwm;            /* messages kept for one peer; 0 = no bound: the caller has one */
     int receive_hwm;         /* likewise */
-    int64_t max_frame_bytes; /* a larger frame cuts the connection; where bound, so does a larger message */
-    int64_t max_frames;      /* where bound: a message of more cuts the connection. Of both, 0 = no limit */
+    int64_t max_frame_bytes; /* a larger frame cuts the connection, and so does a larger message */
+    int64_t max_frames;      /* a message of more cuts the connection. Of both, 0 = no limit */
     const char *chain;       /* where bound: whose connections these are; NULL = not counted as a chain's */
     bool may_fall_silent;    /* its owner stops reading at times: its own silence must not cut the link */
     const struct credentials *credentials; /* connecting: towards the peer; NULL = none */
@@ -41,7 +41,8 @@ struct socket {
     void *zmq; /* NULL while closed */
     int type;  /* ZMQ_ROUTER, … */
     struct poller *poller;
-    struct guard_limits limits; /* where bound: of what its peers may do */
+    struct guard_limits limits; /* of what its peers may do */
+    struct guard_call *call;    /* where it has connected; NULL = unguarded */
     int listener;          /* where bound at a listener (listener.h): libzmq's descriptor of it; else -1 */
     bool is_inproc;        /* and then, once it is bound or connected: */
     struct inproc *inproc; /* the name; else NULL */

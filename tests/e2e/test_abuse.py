@@ -10,7 +10,7 @@ import pytest
 
 from harness import FACTOR, SANITIZED, eventually, holds
 from peers import outcomes, plain
-from zmtp import COMMAND, MORE, command, dial, frame, greeting, ready
+from zmtp import COMMAND, MORE, command, dial, frame, greeting, ready, wire_publisher
 
 MIB = 1 << 20
 HANDSHAKE_S = 5
@@ -221,6 +221,28 @@ def test_a_subscriber_cannot_fill_a_publishers_memory(net):
     assert SANITIZED or proxyd.rss_bytes(peak=True) < before + 8 * MIB
     caller = net.caller(news)
     net.subscriber(news).wait_joined(lambda: caller.call(b"probe"))
+
+
+@pytest.mark.parametrize("block", [frame(b"", MORE) * 2000, frame(bytes(60000), MORE)], ids=["empty-frames", "filled-frames"])
+def test_a_publisher_cannot_fill_a_subscribers_memory(net, block):
+    """Nor keep anybody from the publications that it makes after that."""
+    ended = []
+
+    def publish(connection):
+        if ended:
+            connection.send(b"news")
+            return
+        try:
+            write_until_cut(connection, block, 4 * MIB + KERNEL)
+        finally:
+            ended.append(connection)
+    news = net.chain("sub-pub", at=net.listener(wire_publisher(publish)), frontend={"backoff": "200ms"})
+    proxyd = net.proxyd(news)
+    before = proxyd.rss_bytes()
+    eventually(lambda: ended, 10)
+    assert SANITIZED or proxyd.rss_bytes(peak=True) < before + 16 * MIB
+    proxyd.logged("connection-cut", chain="sub-pub", cause="too-large")
+    proxyd.wait_for(news, accepted=lambda count: count >= 1)
 
 
 def test_bursts_of_whole_messages_are_never_cut(net):

@@ -573,6 +573,89 @@ static void what_does_not_listen_is_not_bound(void **state)
     close_house(&house);
 }
 
+/* Somebody who listens at a place of its own, and the endpoint of that. */
+static int listen_at(const struct sockaddr_storage *place, socklen_t size, char *endpoint,
+                     size_t endpoint_size)
+{
+    union {
+        struct sockaddr_storage any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_un local;
+    } own;
+    int listener = socket(place->ss_family, SOCK_STREAM, 0);
+    assert_int_equal(bind(listener, (const struct sockaddr *)place, size), 0);
+    assert_int_equal(listen(listener, 10), 0);
+    memset(&own, 0, sizeof own);
+    getsockname(listener, (struct sockaddr *)&own.any, &(socklen_t){sizeof own});
+    if (place->ss_family == AF_INET)
+        snprintf(endpoint, endpoint_size, "tcp://127.0.0.1:%d", ntohs(own.v4.sin_port));
+    else if (place->ss_family == AF_INET6)
+        snprintf(endpoint, endpoint_size, "tcp://[::1]:%d", ntohs(own.v6.sin6_port));
+    else
+        snprintf(endpoint, endpoint_size, "ipc://@%s", own.local.sun_path + 1);
+    return listener;
+}
+
+static void *subscribe_to(const struct house *house, const char *endpoint, uint64_t max_bytes,
+                          struct guard_call **call)
+{
+    struct guard_limits limits = {.chain = "news", .message = {max_bytes, 8}};
+    void *subscriber = zmq_socket(house->zmq, ZMQ_SUB);
+    zmq_setsockopt(subscriber, ZMQ_IPV6, &(int){endpoint[6] == '['}, sizeof(int));
+    zmq_setsockopt(subscriber, ZMQ_LINGER, &(int){0}, sizeof(int));
+    zmq_setsockopt(subscriber, ZMQ_RECONNECT_IVL, &(int){-1}, sizeof(int));
+    assert_int_equal(guard_connect(subscriber, endpoint, &limits, call), 0);
+    assert_non_null(*call);
+    return subscriber;
+}
+
+static void publish(int fd, const void *bytes, size_t size)
+{
+    static const char publisher[] = "\4\x19\5READY\13Socket-Type\0\0\0\3PUB";
+    say(fd, greeting, sizeof greeting);
+    say(fd, publisher, sizeof publisher - 1);
+    say(fd, bytes, size);
+}
+
+static void whom_we_connect_to_is_cut_for_what_it_sends(void **state)
+{
+    (void)state;
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+    struct sockaddr_un local = {.sun_family = AF_UNIX};
+    int name_size = snprintf(local.sun_path + 1, sizeof local.sun_path - 1, "test_guard-%d", (int)getpid());
+    struct sockaddr_storage places[3] = {0};
+    memcpy(&places[0], &v4, sizeof v4);
+    memcpy(&places[1], &v6, sizeof v6);
+    memcpy(&places[2], &local, sizeof local);
+    socklen_t sizes[] = {sizeof v4, sizeof v6,
+                         (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1) + (socklen_t)name_size};
+    struct house house;
+    open_house(&house, (struct guard_conf){.max_connections = 1}, &generous, "tcp://127.0.0.1:*");
+    for (int i = 0; i < 3; i++) {
+        char endpoint[200];
+        struct guard_call *call;
+        int listener = listen_at(&places[i], sizes[i], endpoint, sizeof endpoint);
+        void *subscriber = subscribe_to(&house, endpoint, 100, &call);
+        int fd = accept(listener, NULL, NULL);
+        publish(fd, "\1\x32", 2); /* 50 bytes, and more to come */
+        assert_true(is_alive(fd));
+        assert_int_equal(cut(), i);
+        char body[50] = {0};
+        say(fd, body, sizeof body);
+        say(fd, "\1\x33", 2);
+        assert_true(has_ended(fd));
+        assert_true(comes_to(cut, (uint64_t)i + 1));
+        assert_int_equal(connections(), 0); /* max_connections is of those who come to us */
+        guard_end_call(call);
+        zmq_close(subscriber);
+        close(fd);
+        close(listener);
+    }
+    close_house(&house);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -591,6 +674,7 @@ int main(void)
         cmocka_unit_test(without_descriptors_connections_end_and_nothing_else_does),
         cmocka_unit_test(few_descriptors_lower_the_limit_with_a_warning),
         cmocka_unit_test(what_does_not_listen_is_not_bound),
+        cmocka_unit_test(whom_we_connect_to_is_cut_for_what_it_sends),
     };
     return cmocka_run_group_tests_name("guard", tests, NULL, NULL);
 }
