@@ -15,11 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FANOUT_MAX = 64 };
-
 /* balance = all: one item at several upstreams. Lives until the item leaves the queue. */
 struct fanout {
-    uint64_t answered; /* a bit for each upstream */
+    uint64_t answered; /* a bit for each of at most BALANCE_ALL_MAX upstreams */
     uint32_t pending;
     enum back_result worst;
     bool was_alone;
@@ -60,10 +58,6 @@ static struct back *req_open(const struct chain_conf *conf, const struct surroun
                              size_t err_size)
 {
     const struct endpoint_list *endpoints = &conf->backend.endpoints;
-    if (conf->backend.balance == BALANCE_ALL && endpoints->count > FANOUT_MAX) {
-        snprintf(err, err_size, "balance = \"all\" goes with at most %d endpoints", FANOUT_MAX);
-        return NULL;
-    }
     struct back *back = calloc(1, sizeof *back);
     struct upstream *upstreams = calloc(endpoints->count, sizeof *upstreams);
     if (!back || !upstreams) {

@@ -835,6 +835,9 @@ static void check_backend(struct loader *loader, const config_setting_t *group, 
     if (backend->heartbeat_ms > 0 && loader->dialect && !loader->dialect->heartbeat)
         problem(loader, line_of(member(group, "heartbeat")),
                 "backend.heartbeat: the dialect %s has no heartbeat", loader->dialect->name);
+    if (backend->balance == BALANCE_ALL && backend->endpoints.count > BALANCE_ALL_MAX)
+        problem(loader, line_of(member(group, "balance")),
+                "backend.balance: \"all\" goes with at most %d endpoints", BALANCE_ALL_MAX);
 }
 
 static void load_verify(struct loader *loader, const config_setting_t *group, struct chain_conf *chain)

@@ -755,13 +755,13 @@ static void no_place_is_bound_twice(void **state)
     expect("daemon = { control = \"ipc:///tmp/x\"; };\n"
            "chains = ( { name = \"a\"; kind = \"rep-pub\";\n"
            "  frontend = { endpoints = [ \"tcp://*:1\", \"tcp://127.0.0.1:1\" ]; };\n"
-           "  backend = { endpoints = [ \"tcp://[::1]:1\", \"ipc:///tmp/x\", \"tcp://*:2\" ]; }; },\n"
+           "  backend = { endpoints = [ \"tcp://[::]:1\", \"ipc:///tmp/x\", \"tcp://*:2\" ]; }; },\n"
            " { name = \"b\"; kind = \"sub-req\";\n"
            "  frontend = { endpoints = [ \"tcp://127.0.0.1:1\", \"@tcp://127.0.0.1:2\" ]; };\n"
            "  backend = { endpoints = [ \"tcp://127.0.0.1:1\", \"tcp://127.0.0.1:1\" ]; }; } );\n",
            "c:3: chain \"a\": frontend.endpoints: endpoint \"tcp://127.0.0.1:1\" is bound already by chain "
            "\"a\" (c:3)\n"
-           "c:4: chain \"a\": backend.endpoints: endpoint \"tcp://[::1]:1\" is bound already by chain \"a\" "
+           "c:4: chain \"a\": backend.endpoints: endpoint \"tcp://[::]:1\" is bound already by chain \"a\" "
            "(c:3)\n"
            "c:4: chain \"a\": backend.endpoints: endpoint \"ipc:///tmp/x\" is the control socket\n"
            "c:6: chain \"b\": frontend.endpoints: endpoint \"@tcp://127.0.0.1:2\" is bound already by chain "
@@ -899,6 +899,23 @@ static void no_problem_quotes_a_password(void **state)
                 "c:1: chain \"a\": backend.password must be a text \"...\"");
 }
 
+static void balance_all_goes_to_64_endpoints_at_most(void **state)
+{
+    (void)state;
+    char more[4000] = "tcp://out:2", keys[4100];
+    for (int i = 1; i < 64; i++)
+        snprintf(more + strlen(more), sizeof(more) - strlen(more), "\", \"tcp://out:%d", 2 + i);
+    snprintf(keys, sizeof(keys), "tcp://out:1\", \"%s", more);
+    const char *format =
+        "chains = ( { name = \"a\"; kind = \"rep-req\"; frontend = { endpoints = [ \"tcp://*:1\" ]; };"
+        " backend = {\n balance = \"all\";\n endpoints = [ \"%s\" ]; }; } );";
+    char text[5000];
+    snprintf(text, sizeof(text), format, more);
+    config_free(loaded(text));
+    snprintf(text, sizeof(text), format, keys);
+    expect(text, "c:2: chain \"a\": backend.balance: \"all\" goes with at most 64 endpoints\n");
+}
+
 static void contradictions_are_refused(void **state)
 {
     (void)state;
@@ -1013,6 +1030,7 @@ int main(void)
         IN_FOLDER(curve_needs_all_its_keys),
         IN_FOLDER(workers_and_verify_are_checked),
         IN_FOLDER(no_problem_quotes_a_password),
+        IN_FOLDER(balance_all_goes_to_64_endpoints_at_most),
         IN_FOLDER(contradictions_are_refused),
         IN_FOLDER(problems_cannot_rule_the_terminal),
         cmocka_unit_test(reference_names_every_key_within_80_columns),
