@@ -1022,7 +1022,8 @@ static void check_control(struct loader *loader, const config_setting_t *group)
         return;
     if (endpoint_parse(&loader->control, control, true, err, sizeof(err)) != 0)
         problem(loader, line_of(setting), "control: %s", err);
-    else if (loader->control.transport != TRANSPORT_IPC || !loader->control.is_bind)
+    else if (loader->control.transport != TRANSPORT_IPC || !loader->control.is_bind ||
+             loader->control.address[strlen("ipc://")] == '@') /* abstract: open to everybody */
         problem(loader, line_of(setting),
                 "control must be an ipc endpoint, which file modes protect, or \"\"");
     else

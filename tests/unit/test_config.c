@@ -822,6 +822,8 @@ static void control_must_be_private(void **state)
     (void)state;
     refuse_daemon("control = \"tcp://*:1\";",
                   "control must be an ipc endpoint, which file modes protect, or \"\"");
+    refuse_daemon("control = \"ipc://@x\";",
+                  "control must be an ipc endpoint, which file modes protect, or \"\"");
     refuse_daemon("control = \"/run/x\";",
                   "control: endpoint \"/run/x\": an endpoint begins with tcp://, ipc://, "
                   "inproc://, ws:// or wss://");
