@@ -305,6 +305,17 @@ int listener_share(const struct endpoint *endpoint, char *err, size_t err_size)
     return fd;
 }
 
+void listener_end(const struct endpoint *endpoint)
+{
+    pthread_mutex_lock(&mutex);
+    struct listener *listener = find(endpoint);
+    if (listener) {
+        remove_file(listener);
+        listener_free(listener);
+    }
+    pthread_mutex_unlock(&mutex);
+}
+
 /* ---- another set ---- */
 
 void listeners_begin(void)

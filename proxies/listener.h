@@ -23,6 +23,9 @@ bool listener_suits(const struct endpoint *endpoint);
  * bound only when nothing is there or a socket that nobody listens on. Any thread. -1 with a reason in `err`. */
 int listener_share(const struct endpoint *endpoint, char *err, size_t err_size);
 
+/* Closes the one at `endpoint`, if any, and removes the ipc file that it made; libzmq's own lives on. */
+void listener_end(const struct endpoint *endpoint);
+
 /* A new set of addresses is about to replace the present one: listeners_want names each, listeners_settle ends
  * it. One thread. */
 void listeners_begin(void);

@@ -6,6 +6,7 @@
 #include "proxyd/control.h"
 
 #include "buffer/message.h"
+#include "proxies/listener.h"
 #include "proxies/socket.h"
 #include "proxies/wire.h"
 #include "proxyd/commands.h"
@@ -375,13 +376,6 @@ static int share(const char *path, const char *group, char *err, size_t err_size
     return 0;
 }
 
-/* The socket's file; NULL when it has none. */
-static const char *file_of(const struct control *control)
-{
-    const char *path = control->endpoint.address + strlen("ipc://");
-    return control->endpoint.transport == TRANSPORT_IPC && path[0] != '@' ? path : NULL;
-}
-
 static int bind_control(struct control *control, const char *group, char *err, size_t err_size)
 {
     const struct socket_options options = {
@@ -394,8 +388,7 @@ static int bind_control(struct control *control, const char *group, char *err, s
             0 ||
         socket_bind(&control->socket, &control->endpoint, err, err_size) < 0)
         return -1;
-    const char *path = file_of(control);
-    return path ? share(path, group, err, err_size) : 0;
+    return share(control->endpoint.address + strlen("ipc://"), group, err, err_size);
 }
 
 struct control *control_open(const struct daemon_conf *conf, const struct control_scope *scope, char *err,
@@ -426,9 +419,7 @@ int control_fd(const struct control *control)
 
 void control_close(struct control *control)
 {
-    /* libzmq leaves the file. The file goes first: until the socket does, nobody else can have bound there. */
-    if (file_of(control))
-        unlink(file_of(control));
+    listener_end(&control->endpoint); /* nobody new shall ask */
     LIST_EACH_SAFE (link, following, &control->askers)
         free_asker(control, LIST_ENTRY(link, struct asker, link));
     endpoint_close(&control->endpoint);

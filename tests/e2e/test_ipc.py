@@ -114,13 +114,18 @@ def test_a_daemon_that_ends_takes_its_socket_file_with_it(net, side):
     assert not os.path.exists(path_of(endpoint))
 
 
-def test_a_file_that_another_daemon_has_put_there_stays(net):
-    chain, _ = chain_at(net, "rep", net.ipc("ours"))
-    first = net.proxyd(chain)
-    os.unlink(path_of(chain.endpoint))
-    second = net.proxyd(chain)
+@SIDES
+def test_a_file_that_another_daemon_has_put_there_stays(net, side):
+    endpoint = net.ipc("ours")
+    chain, daemon = chain_at(net, side, endpoint)
+    first = net.proxyd(chain, daemon=daemon)
+    os.unlink(path_of(endpoint))
+    other, daemon = chain_at(net, side, endpoint)
+    second = net.proxyd(other, daemon=daemon)
     first.stop()
-    assert stat.S_ISSOCK(os.stat(path_of(chain.endpoint)).st_mode)
-    assert net.caller(chain).call(b"x") == [b"error 502 unavailable"]
+    assert stat.S_ISSOCK(os.stat(path_of(endpoint)).st_mode)
+    second.chain(other)
+    if side == "rep":
+        assert net.caller(endpoint).call(b"x") == [b"error 502 unavailable"]
     second.stop()
-    assert not os.path.exists(path_of(chain.endpoint))
+    assert not os.path.exists(path_of(endpoint))
