@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { REPLIES_PER_TURN = 256 };
+enum {
+    REPLIES_PER_TURN = 256,
+    REPLY_FRAMES_MAX = 65536 /* of peers that connect to us */
+};
 
 enum peer { PEER_UNKNOWN, PEER_LOCKSTEP, PEER_ENVELOPE };
 
@@ -99,6 +102,12 @@ int upstream_open(struct upstream *upstream, const struct endpoint *endpoint, co
                       .backoff_ms = conf->backend.backoff_ms,
                       .backoff_max_ms = conf->backend.backoff_max_ms},
     };
+    if (is_bound(upstream)) { /* anybody may come there */
+        struct socket_options *options = &upstream->link_conf.options;
+        options->chain = around->chain;
+        options->max_frame_bytes = conf->queue.max_bytes;
+        options->max_frames = REPLY_FRAMES_MAX;
+    }
     list_init(&upstream->connections);
     list_init(&upstream->with_room);
     return add_connection(upstream, err, err_size);

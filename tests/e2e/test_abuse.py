@@ -223,7 +223,27 @@ def test_a_subscriber_cannot_fill_a_publishers_memory(net):
     net.subscriber(news).wait_joined(lambda: caller.call(b"probe"))
 
 
-@pytest.mark.parametrize("block", [frame(b"", MORE) * 2000, frame(bytes(60000), MORE)], ids=["empty-frames", "filled-frames"])
+ENDLESS = pytest.mark.parametrize("block", [frame(b"", MORE) * 2000, frame(bytes(60000), MORE)],
+                                  ids=["empty-frames", "filled-frames"])
+
+
+@ENDLESS
+def test_who_comes_to_a_bound_backend_cannot_fill_its_memory(net, block):
+    calls = net.chain("rep-req", to="@" + net.endpoint(), queue={"max_bytes": "4MiB"}, frontend={"max_message": "1MiB"})
+    proxyd = net.proxyd(calls)
+    before = proxyd.rss_bytes()
+    endless = dial(calls.published).handshake(b"DEALER")
+    write_until_cut(endless, block, 4 * MIB + KERNEL)
+    assert SANITIZED or proxyd.rss_bytes(peak=True) < before + 32 * MIB
+    proxyd.logged("connection-cut", chain="rep-req", cause="too-large")
+    server = dial(calls.published).handshake(b"REP")
+    caller = net.caller(calls)
+    caller.send(b"x" * 1000)
+    server.send(*server.read_message()[:-1], b"y")
+    assert caller.receive() == [b"y"]
+
+
+@ENDLESS
 def test_a_publisher_cannot_fill_a_subscribers_memory(net, block):
     """Nor keep anybody from the publications that it makes after that."""
     ended = []
