@@ -383,6 +383,7 @@ static int bind_control(struct control *control, const char *group, char *err, s
         .send_hwm = HWM,
         .receive_hwm = HWM,
         .max_frame_bytes = REQUEST_BYTES_MAX * WIRE_MERCY,
+        .max_frames = WIRE_FRAMES(ADDRESS_FRAMES_MAX),
     };
     if (socket_open(&control->socket, control->scope.zmq, NULL, &options, &control->endpoint, err, err_size) <
             0 ||

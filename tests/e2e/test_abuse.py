@@ -244,6 +244,14 @@ def test_who_comes_to_a_bound_backend_cannot_fill_its_memory(net, block):
 
 
 @ENDLESS
+def test_who_may_use_the_control_socket_cannot_fill_its_memory(net, block):
+    proxyd = net.proxyd(net.chain("rep-pub"))
+    endless = dial(proxyd.control_endpoint).handshake(b"REQ")
+    write_until_cut(endless, block, KERNEL)
+    assert proxyd.control("status")["connections"]["cut"] == 1
+
+
+@ENDLESS
 def test_a_publisher_cannot_fill_a_subscribers_memory(net, block):
     """Nor keep anybody from the publications that it makes after that."""
     ended = []
