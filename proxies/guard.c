@@ -442,6 +442,10 @@ static bool is_short_of_descriptors(int error)
 
 int guard_listen(int fd, int backlog) __asm__("listen");
 int guard_connect_descriptor(int fd, const struct sockaddr *place, socklen_t size) __asm__("connect");
+int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags) __asm__("accept4");
+ssize_t guard_recv(int fd, void *buffer, size_t size, int flags) __asm__("recv");
+int guard_close_descriptor(int fd) __asm__("close");
+
 static bool is_same_place(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
 {
     const struct sockaddr_in *v4[] = {(const void *)a, (const void *)b};
@@ -497,10 +501,6 @@ int guard_connect_descriptor(int fd, const struct sockaddr *place, socklen_t siz
     pthread_mutex_unlock(&guard.mutex);
     return kernel_connect(fd, place, size);
 }
-
-int guard_accept4(int fd, struct sockaddr *peer, socklen_t *size, int flags) __asm__("accept4");
-ssize_t guard_recv(int fd, void *buffer, size_t size, int flags) __asm__("recv");
-int guard_close_descriptor(int fd) __asm__("close");
 
 static struct port *port_new(const struct guard_limits *limits)
 {

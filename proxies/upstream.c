@@ -13,7 +13,8 @@
 
 enum {
     REPLIES_PER_TURN = 256,
-    REPLY_FRAMES_MAX = 65536 /* of peers that connect to us */
+    REPLY_FRAMES_MAX = 65536,
+    REPLY_BYTES_MIN = 64 << 20 /* what a server that we connect to may always answer with */
 };
 
 enum peer { PEER_UNKNOWN, PEER_LOCKSTEP, PEER_ENVELOPE };
@@ -88,6 +89,14 @@ static void remove_connection(struct upstream *upstream, struct connection *conn
     free(connection);
 }
 
+/* Anybody may come to where we are bound; 0 = no limit. */
+static int64_t reply_bytes_max(const struct upstream *upstream)
+{
+    int64_t max_bytes = upstream->conf->queue.max_bytes;
+    bool is_raised = max_bytes > 0 && max_bytes < REPLY_BYTES_MIN && !is_bound(upstream);
+    return is_raised ? REPLY_BYTES_MIN : max_bytes;
+}
+
 int upstream_open(struct upstream *upstream, const struct endpoint *endpoint, const struct chain_conf *conf,
                   const struct surroundings *around, struct flights *flights, bool is_careful, char *err,
                   size_t err_size)
@@ -98,16 +107,14 @@ int upstream_open(struct upstream *upstream, const struct endpoint *endpoint, co
         .flights = flights,
         .is_careful = is_careful,
         .link_conf = {.endpoint = endpoint,
-                      .options = {.type = ZMQ_DEALER, .credentials = &conf->backend.credentials},
+                      .options = {.type = ZMQ_DEALER,
+                                  .credentials = &conf->backend.credentials,
+                                  .max_frames = REPLY_FRAMES_MAX,
+                                  .chain = around->chain},
                       .backoff_ms = conf->backend.backoff_ms,
                       .backoff_max_ms = conf->backend.backoff_max_ms},
     };
-    if (is_bound(upstream)) { /* anybody may come there */
-        struct socket_options *options = &upstream->link_conf.options;
-        options->chain = around->chain;
-        options->max_frame_bytes = conf->queue.max_bytes;
-        options->max_frames = REPLY_FRAMES_MAX;
-    }
+    upstream->link_conf.options.max_frame_bytes = reply_bytes_max(upstream);
     list_init(&upstream->connections);
     list_init(&upstream->with_room);
     return add_connection(upstream, err, err_size);

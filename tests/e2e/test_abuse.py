@@ -252,6 +252,32 @@ def test_who_may_use_the_control_socket_cannot_fill_its_memory(net, block):
 
 
 @ENDLESS
+def test_an_upstream_cannot_fill_our_memory(net, block):
+    """It may answer with 64 MiB, whatever the bounds of the queue."""
+    ended = []
+
+    def serve(connection):
+        connection.handshake(b"REP")
+        request = connection.read_message()
+        if ended:
+            connection.send(*request)
+            connection.read_message()
+        try:
+            write_until_cut(connection, block, 64 * MIB + KERNEL)
+        finally:
+            ended.append(connection)
+    calls = net.chain("rep-req", to=net.listener(serve), queue={"max_bytes": "1MiB"},
+                      backend={"timeout": "30s", "backoff": "10ms"})
+    proxyd = net.proxyd(calls)
+    caller = net.caller(calls)
+    before = proxyd.rss_bytes()
+    assert caller.call(b"x") == [b"error 504 lost"]
+    assert SANITIZED or proxyd.rss_bytes(peak=True) < before + 96 * MIB
+    proxyd.logged("connection-cut", chain="rep-req", cause="too-large")
+    assert caller.call(b"again") == [b"again"]
+
+
+@ENDLESS
 def test_a_publisher_cannot_fill_a_subscribers_memory(net, block):
     """Nor keep anybody from the publications that it makes after that."""
     ended = []
