@@ -27,7 +27,6 @@ enum {
     SENT_PER_TURN = 256,
     CREDIT = 1000, /* of drain_rate, for one message */
     NOTED_BYTES = 8 << 20,
-    RESERVE_PARTS = 256, /* a reserve grows by such a part of max_age at least, shrinks by one of itself */
 };
 
 /* The time of the next turn. */
@@ -527,23 +526,6 @@ static void give_up_unfit(struct chain *chain, struct queue_item *item, int64_t 
         fail(chain, item, unless_sent(item, REASON_BAD_REQUEST), now_ms);
 }
 
-/* Under more load than the upstreams can bear a request waits until just before its end, and one that is sent then has
- * no time left for its answer: nobody would ever be served. Each that ends so makes the others end that much earlier
- * unsent, up to half of max_age; each that is answered, a little later again. */
-static void note_too_late(struct chain *chain)
-{
-    int64_t max_age_ms = chain->conf->queue.max_age_ms;
-    int64_t reserve_ms = chain->reserve_ms * 2 + max_age_ms / RESERVE_PARTS;
-    chain->reserve_ms = reserve_ms < max_age_ms / 2 ? reserve_ms : max_age_ms / 2;
-}
-
-static bool is_too_late(const struct chain *chain, const struct queue_item *item, int64_t now_ms)
-{
-    int64_t max_age_ms = chain->conf->queue.max_age_ms;
-    int64_t reserve_ms = chain->reserve_ms < max_age_ms / 2 ? chain->reserve_ms : max_age_ms / 2;
-    return reserve_ms > 0 && !item->was_sent && now_ms - item->taken_ms >= max_age_ms - reserve_ms;
-}
-
 static void settle_failure(struct chain *chain, const struct back_outcome *outcome, int64_t now_ms)
 {
     struct queue_item *item = outcome->item;
@@ -552,8 +534,6 @@ static void settle_failure(struct chain *chain, const struct back_outcome *outco
     enum reason reason = outcome->result == BACK_TIMEOUT ? REASON_TIMEOUT : REASON_LOST;
     bool is_too_old = bounds->max_age_ms > 0 && now_ms - item->taken_ms >= bounds->max_age_ms;
     bool may_retry = chain->conf->kind->retries_forever || item->retries < backend->retries;
-    if (is_too_old && !chain->conf->kind->retries_forever)
-        note_too_late(chain);
     int64_t delay_ms =
         retry_delay_ms(item->retries + 1, backend->backoff_ms, backend->backoff_max_ms, retry_random());
     if (outcome->was_alone && bounds->max_attempts > 0 && ++item->attempts >= bounds->max_attempts)
@@ -593,7 +573,6 @@ static void settle(struct chain *chain, struct back_outcome *outcome, int64_t no
         return;
     }
     chain->ledger.delivered++;
-    chain->reserve_ms -= (chain->reserve_ms + RESERVE_PARTS - 1) / RESERVE_PARTS;
     count_time(chain, item, now_ms);
     if (chain->conf->kind->answer == ANSWER_SENT)
         answer_ack(chain, item, NULL, NULL, now_ms);
@@ -653,10 +632,6 @@ static void send_messages(struct chain *chain, int64_t now_ms)
         }
         if (may_clog && !item->was_sent && front->is_clogged(chain->front, item)) {
             fail(chain, item, REASON_QUEUE_FULL, now_ms);
-            continue;
-        }
-        if (is_too_late(chain, item, now_ms)) {
-            expire(chain, item, now_ms);
             continue;
         }
         enum session_result verdict =

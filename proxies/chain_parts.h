@@ -83,7 +83,6 @@ struct chain {
     struct list storing;          /* of queue_item.wait: callers to be told when it is stored */
     struct list patient; /* of queue_item.wait: stored, their callers wait for the reply; oldest first */
     int64_t credit, credit_ms; /* drain_rate: what may be sent now, and as of when */
-    int64_t reserve_ms;        /* of max_age: what an attempt is thought to need */
     struct ledger ledger;
     struct queue_item *spare;   /* to take the next message into */
     struct queue_item *pending; /* taken, and the queue has no room yet (when_full) */

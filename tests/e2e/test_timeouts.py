@@ -255,27 +255,6 @@ def test_max_age_of_a_request_that_was_sent_is_a_timeout(net):
     proxyd.wait_for(calls, failed={"timeout": 1}, expired=0, queued=0, inflight=0)
 
 
-def test_more_load_than_the_upstream_bears_does_not_end_in_serving_nobody(net):
-    """What would be sent with no time left for its answer gives way to what can still be answered."""
-    def serve(server, request):
-        time.sleep(0.02)
-        echo(server, request)
-    calls = net.chain("rep-req", to=net.rep(serve), backend={"window": 1, **QUICK}, queue={"max_age": "600ms"})
-    proxyd = net.proxyd(calls)
-    pipeline = net.pipeline(calls)
-
-    def under_load(condition):
-        def is_so():
-            while len(pipeline.sent) - len(pipeline.drain().answers) < 200:
-                pipeline.send(b"x")
-            status = proxyd.chain(calls)
-            return status if condition(status) else None
-        return eventually(is_so, 3)
-    before = under_load(lambda status: "timeout" in status["failed"])["delivered"]
-    under_load(lambda status: status["delivered"] >= before + 40)
-    assert set(outcomes(pipeline.wait())) <= {"reply", "unavailable", "timeout", "lost"}
-
-
 def test_a_request_whose_caller_died_is_not_worked_on_after_its_age(net):
     """It expires in the queue; the upstream never sees it."""
     upstream = net.router()
