@@ -270,13 +270,28 @@ static bool is_forbidden(const char *endpoint)
     return path && access(path + strlen("ipc://"), W_OK) < 0 && errno == EACCES;
 }
 
+/* The daemon, asked over one connection as long as that holds. */
+struct asking {
+    char *endpoint;
+    struct peer *peer; /* NULL until there is something to ask */
+};
+
+static void hang_up(struct asking *asking)
+{
+    peer_close(asking->peer);
+    asking->peer = NULL;
+}
+
 /* The result of a method; takes `params`. NULL with a reason in `err`. */
-static json_t *ask(const char *endpoint, const char *method, json_t *params, int64_t limit_ms, char *err,
+static json_t *ask(struct asking *asking, const char *method, json_t *params, int64_t limit_ms, char *err,
                    size_t err_size)
 {
+    const char *endpoint = asking->endpoint;
     json_t *request =
         json_pack("{s:s, s:i, s:s, s:o}", "jsonrpc", "2.0", "id", 1, "method", method, "params", params);
-    struct peer *peer = peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, err_size);
+    if (!asking->peer)
+        asking->peer = peer_open(&(struct peer_conf){.type = ZMQ_REQ, .endpoint = endpoint}, err, err_size);
+    struct peer *peer = asking->peer;
     struct message reply = {0};
     json_t *result = NULL;
     enum peer_result rc = peer ? exchange(peer, request, &reply, clock_now_ms() + limit_ms) : PEER_FAILED;
@@ -288,8 +303,9 @@ static json_t *ask(const char *endpoint, const char *method, json_t *params, int
         snprintf(err, err_size, "%s: %s", endpoint, strerror(EACCES));
     else if (peer)
         snprintf(err, err_size, "%s: %s; is proxyd running?", endpoint, peer_cause(peer));
+    if (rc != PEER_OK)
+        hang_up(asking);
     message_close(&reply);
-    peer_close(peer);
     json_decref(request);
     return result;
 }
@@ -314,48 +330,51 @@ static void print_result(const struct settings *settings, enum command_id id, co
     }
 }
 
-/* For a command that asks once: as `ask`, but NULL after a complaint. */
-static json_t *ask_once(void *endpoint, enum command_id id, json_t *params)
+/* As `ask`, but NULL after a complaint. */
+static json_t *ask_or_complain(void *asking, enum command_id id, json_t *params)
 {
     char err[16 * 1024];
     int64_t limit_ms = id == COMMAND_RELOAD ? RELOAD_ANSWER_MS : ANSWER_MS;
-    json_t *result = ask(endpoint, command_info(id)->name, params, limit_ms, err, sizeof(err));
+    json_t *result = ask(asking, command_info(id)->name, params, limit_ms, err, sizeof(err));
     if (!result)
         fprintf(stderr, "proxyctl: %s\n", err);
     return result;
 }
 
-static json_t *ask_for_top(void *endpoint, char *err, size_t err_size)
+/* Anew each time: the daemon may have been started again since. */
+static json_t *ask_for_top(void *asking, char *err, size_t err_size)
 {
-    return ask(endpoint, command_info(COMMAND_STATUS)->name, json_object(), TOP_ANSWER_MS, err, err_size);
+    hang_up(asking);
+    return ask(asking, command_info(COMMAND_STATUS)->name, json_object(), TOP_ANSWER_MS, err, err_size);
 }
 
 static int run_remote(const struct settings *settings, enum command_id id, char **words, int count)
 {
-    char *endpoint = control_endpoint(settings);
-    if (!endpoint || !is_endpoint(id, endpoint, false)) {
-        free(endpoint);
+    struct asking asking = {.endpoint = control_endpoint(settings)};
+    if (!asking.endpoint || !is_endpoint(id, asking.endpoint, false)) {
+        free(asking.endpoint);
         return STATUS_USAGE;
     }
     int status = EXIT_FAILURE;
     if (id == COMMAND_QUEUE || id == COMMAND_DEAD || id == COMMAND_TICKET) {
-        status = queuectl_run(id, words, count, settings->is_json, ask_once, endpoint);
+        status = queuectl_run(id, words, count, settings->is_json, ask_or_complain, &asking);
     } else if (id == COMMAND_TOP) {
         status = top_run(&(struct top_conf){.ask = ask_for_top,
-                                            .context = endpoint,
+                                            .context = &asking,
                                             .interval_ms = settings->interval_ms,
                                             .count = settings->count,
                                             .has_colour = has_colour()});
     } else {
         json_t *params = json_pack("{s:s*}", "chain", command_info(id)->takes_chain ? words[0] : NULL);
-        json_t *result = ask_once(endpoint, id, params);
+        json_t *result = ask_or_complain(&asking, id, params);
         if (result) {
             print_result(settings, id, result);
             status = EXIT_SUCCESS;
         }
         json_decref(result);
     }
-    free(endpoint);
+    hang_up(&asking);
+    free(asking.endpoint);
     return printed(status);
 }
 
