@@ -18,9 +18,11 @@ def describe(since=()):
                  platform.machine())
     memory_kib = int(next(line.split()[1] for line in open("/proc/meminfo") if line.startswith("MemTotal")))
     zmq = subprocess.run(["pkg-config", "--modversion", "libzmq"], capture_output=True, text=True).stdout.strip()
-    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    began = dict(since).get("date", date).split(" to ")[0]
-    return [("date", date if began == date else f"{began} to {date}"),
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M")
+    began = dict(since).get("date", now)[:len(now)]
+    day, time = now.split()
+    date = began if began == now else f"{began} to {time if began.startswith(day) else now}"
+    return [("date", f"{date} UTC"),
             ("machine", f"{CORES} x {model}, {memory_kib / 2**20:.1f} GiB"),
             ("kernel", f"{platform.system()} {platform.release()}"), ("libzmq", zmq)]
 
