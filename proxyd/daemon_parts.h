@@ -66,7 +66,8 @@ struct daemon {
 int daemon_failed(struct daemon *daemon, const char *what, const char *chain, const char *reason);
 
 /* Whether memory is overwritten when it is freed, and so when it is allocated: libzmq frees what it has read and
- * keeps of passwords without wiping it. Callers pay for each page they never use: three times the memory. */
+ * keeps of passwords without wiping it. glibc leaves out blocks below 1 KiB that it keeps at hand for a thread (tcache).
+ * Callers pay for each page they never use: three times the memory. */
 void daemon_wipe_freed(bool is_wiped);
 
 /* Opens a chain. NULL with a reason in `err`. */
