@@ -44,6 +44,24 @@ static int complain(const struct session *session, const char *text)
     return EXIT_FAILURE;
 }
 
+/* Messages are numbered from 1. */
+static bool is_id(const char *word)
+{
+    return word[0] != '0' && word[0] && strspn(word, "0123456789") == strlen(word);
+}
+
+static bool are_ids(const struct session *session, char **words, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (is_id(words[i]))
+            continue;
+        fprintf(stderr, "proxyctl: %s %s: \"%s\" is not the id of a message\n",
+                command_info(session->id)->name, session->chain, words[i]);
+        return false;
+    }
+    return true;
+}
+
 static int run_list(const struct session *session, const char *from)
 {
     json_t *page = ask(session, "list", from, LIST_PAGE);
@@ -163,8 +181,10 @@ static bool do_all(const struct session *session, const char *action, size_t *do
 static int run_change(const struct session *session, const char *action, char **ids, int count)
 {
     size_t done = 0, asked = 0;
-    bool is_ok = true;
-    if (count == 1 && strcmp(ids[0], "all") == 0)
+    bool is_ok = true, is_all = count == 1 && strcmp(ids[0], "all") == 0;
+    if (!is_all && !are_ids(session, ids, count))
+        return STATUS_USAGE;
+    if (is_all)
         is_ok = do_all(session, action, &done, &asked);
     else
         for (; is_ok && asked < (size_t)count; asked++)
@@ -200,9 +220,9 @@ int queuectl_run(enum command_id id, char **words, int count, bool is_json, queu
     if (id == COMMAND_TICKET)
         return run_ticket(&session, words[1]);
     if (strcmp(action, "list") == 0 && count <= 3)
-        return run_list(&session, argument);
+        return are_ids(&session, words + 2, count - 2) ? run_list(&session, argument) : STATUS_USAGE;
     if (id == COMMAND_QUEUE && count == 3 && strcmp(action, "peek") == 0)
-        return run_peek(&session, argument);
+        return are_ids(&session, words + 2, 1) ? run_peek(&session, argument) : STATUS_USAGE;
     if (id == COMMAND_QUEUE && count == 3 && strcmp(action, "export") == 0)
         return run_export(&session, argument);
     if (argument && (strcmp(action, "drop") == 0 || (id == COMMAND_DEAD && strcmp(action, "retry") == 0)))

@@ -442,6 +442,10 @@ def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
     assert (tmp_path / "all.jsonl").stat().st_mode & 0o777 == 0o600
     exported = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
     assert [entry["id"] for entry in exported] == ids and exported[0]["frames"] == ["AP8=", ""]
+    for words in ("peek", "0"), ("drop", ids[1], "x", ids[2]), ("drop", ids[1], "all"), ("list", "-1"):
+        done = proxyctl("-s", proxyd.control_endpoint, "queue", "calls", *words)
+        assert done.returncode == 2 and done.stdout == ""
+    assert '"all" is not the id of a message' in proxyctl("-s", proxyd.control_endpoint, "dead", "calls", "retry", "1", "all").stderr
     assert ctl(proxyd, "queue", "calls", "drop", ids[1], ids[24]) == "dropped: 2 of 2\n"
     assert ctl(proxyd, "queue", "calls", "drop", ids[1], expect=1) == "dropped: 0 of 1\n"
     proxyd.wait_for(calls, queued=23, dropped__operator=2)
