@@ -122,9 +122,9 @@ struct queue *queue_memory_new(const struct queue_limits *limits);
 
 struct store;
 
-/* A message that was put with a digest, in this run or an earlier one: its digest, its ticket, when it was taken. */
-typedef void queue_recall_fn(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
-                             int64_t taken_ms);
+/* A message that was put with a digest, in this run or an earlier one: its digest, id and ticket, when it was taken. */
+typedef void queue_recall_fn(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], uint64_t id,
+                             const char *ticket, int64_t taken_ms);
 
 struct queue_disk_conf {
     const char *name; /* the chain's: what the store has under this name comes back */

@@ -817,7 +817,7 @@ struct queue *queue_disk_open(struct store *store, const struct queue_disk_conf 
         const struct store_row *row = &LIST_ENTRY(link, struct store_found, link)->row;
         char ticket[QUEUE_TICKET_BYTES];
         queue_write_ticket(row->id, row->secret, ticket);
-        conf->recall(conf->context, row->digest, ticket, row->taken - disk->clock_offset);
+        conf->recall(conf->context, row->digest, row->id, ticket, row->taken - disk->clock_offset);
     }
     store_op_free(op);
     disk_commit(base);

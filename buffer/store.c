@@ -641,6 +641,8 @@ static enum store_result change(struct store *store, struct store_op *op, bool *
         result = op->kind == STORE_OP_DROP        ? store_file_delete(file, id, op->is_far, was_there)
                  : op->kind == STORE_OP_DROP_DEAD ? store_file_delete_dead(file, id, was_there)
                                                   : store_file_unbury(file, id, was_there);
+    if (result == STORE_OK && *was_there && op->kind == STORE_OP_DROP)
+        result = store_file_forget(file, id);
     if (result == STORE_OK)
         result = store_file_commit(file);
     op->bytes = bytes - chain->live_bytes - chain->dead_bytes;

@@ -80,13 +80,10 @@ static void count_time(struct chain *chain, const struct queue_item *item, int64
 /* ---- the ends of a message ---- */
 
 /* It will not be delivered: whoever sends the same again must not get its ticket, unless it was sent. */
-static void forget_request(struct chain *chain, struct queue_item *item)
+static void forget_request(struct chain *chain, const struct queue_item *item)
 {
-    char ticket[QUEUE_TICKET_BYTES];
-    if (!chain->dedupe || item->was_sent)
-        return;
-    queue_ticket(chain->queue, item, ticket);
-    dedupe_forget(chain->dedupe, ticket);
+    if (chain->dedupe && !item->was_sent)
+        dedupe_forget(chain->dedupe, item->id);
 }
 
 /* Nothing came of it in its time; its ticket says so. */
@@ -182,7 +179,7 @@ static void settle_duplicates(struct chain *chain, struct queue_item *item, bool
         queue_item_free(chain->queue, duplicate);
     }
     if (is_stored)
-        dedupe_store(chain->dedupe, entry, ticket);
+        dedupe_store(chain->dedupe, entry, item->id, ticket);
     else
         dedupe_remove(chain->dedupe, entry);
 }
@@ -889,8 +886,11 @@ void chain_stats_close(struct chain_stats *stats)
 static void count_drop(struct ask *ask)
 {
     struct chain *chain = ask->chain;
-    if (ask->is_ok && ask->was_there)
+    if (ask->is_ok && ask->was_there) {
         chain->ledger.dropped[DROP_OPERATOR]++;
+        if (chain->dedupe && ask->what == ASK_DROP)
+            dedupe_forget(chain->dedupe, ask->id);
+    }
     ask->done = ask->asker;
     ask->done(ask);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Hash tables of digests and of tickets, and a list of them by age; see dedupe.h. The digests have no key, because they
- * last; a multiplier of the table's own keeps callers from filling one bucket.
+ * Hash tables of digests and of message ids, and a list of them by age; see dedupe.h. The digests have no key, because
+ * they last; a multiplier of the table's own keeps callers from filling one bucket.
  */
 #include "proxies/dedupe.h"
 
@@ -18,7 +18,7 @@ struct dedupe {
     uint64_t multiplier; /* odd */
     struct list ages;    /* oldest first */
     struct list buckets[BUCKETS];
-    struct list ticket_buckets[BUCKETS];
+    struct list id_buckets[BUCKETS];
 };
 
 struct dedupe *dedupe_new(int64_t window_ms, uint32_t max)
@@ -33,7 +33,7 @@ struct dedupe *dedupe_new(int64_t window_ms, uint32_t max)
     list_init(&dedupe->ages);
     for (int i = 0; i < BUCKETS; i++) {
         list_init(&dedupe->buckets[i]);
-        list_init(&dedupe->ticket_buckets[i]);
+        list_init(&dedupe->id_buckets[i]);
     }
     return dedupe;
 }
@@ -42,7 +42,7 @@ void dedupe_remove(struct dedupe *dedupe, struct dedupe_entry *entry)
 {
     list_remove(&entry->age);
     list_remove(&entry->bucket);
-    list_remove(&entry->ticket_bucket);
+    list_remove(&entry->id_bucket);
     dedupe->count--;
     free(entry);
 }
@@ -76,12 +76,6 @@ static struct list *bucket_of(const struct dedupe *dedupe, struct list *buckets,
     return &buckets[start * dedupe->multiplier >> (64 - BUCKET_BITS)];
 }
 
-/* A ticket ends in what is random of it. */
-static struct list *ticket_bucket_of(struct dedupe *dedupe, const char *ticket)
-{
-    return bucket_of(dedupe, dedupe->ticket_buckets, ticket + QUEUE_TICKET_BYTES - 1 - sizeof(uint64_t));
-}
-
 struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                  int64_t now_ms)
 {
@@ -104,25 +98,26 @@ struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[QUEU
     memcpy(entry->digest, digest, QUEUE_DIGEST_BYTES);
     entry->until_ms = now_ms + dedupe->window_ms;
     list_init(&entry->waiting);
-    list_init(&entry->ticket_bucket);
+    list_init(&entry->id_bucket);
     list_append(bucket_of(dedupe, dedupe->buckets, digest), &entry->bucket);
     list_append(&dedupe->ages, &entry->age);
     dedupe->count++;
     return entry;
 }
 
-void dedupe_store(struct dedupe *dedupe, struct dedupe_entry *entry, const char *ticket)
+void dedupe_store(struct dedupe *dedupe, struct dedupe_entry *entry, uint64_t id, const char *ticket)
 {
+    entry->id = id;
     memcpy(entry->ticket, ticket, sizeof entry->ticket);
     entry->is_stored = true;
-    list_append(ticket_bucket_of(dedupe, ticket), &entry->ticket_bucket);
+    list_prepend(bucket_of(dedupe, dedupe->id_buckets, &id), &entry->id_bucket);
 }
 
-void dedupe_forget(struct dedupe *dedupe, const char *ticket)
+void dedupe_forget(struct dedupe *dedupe, uint64_t id)
 {
-    LIST_EACH (link, ticket_bucket_of(dedupe, ticket)) {
-        struct dedupe_entry *entry = LIST_ENTRY(link, struct dedupe_entry, ticket_bucket);
-        if (strcmp(entry->ticket, ticket) == 0) {
+    LIST_EACH (link, bucket_of(dedupe, dedupe->id_buckets, &id)) {
+        struct dedupe_entry *entry = LIST_ENTRY(link, struct dedupe_entry, id_bucket);
+        if (entry->id == id) {
             dedupe_remove(dedupe, entry);
             return;
         }

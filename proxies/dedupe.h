@@ -17,10 +17,11 @@ struct dedupe;
 
 struct dedupe_entry {
     uint8_t digest[QUEUE_DIGEST_BYTES];
+    uint64_t id; /* of the message */
     char ticket[QUEUE_TICKET_BYTES];
-    bool is_stored;      /* the ticket is good; until then `waiting` collects those who want it, too */
+    bool is_stored;      /* both are good; until then `waiting` collects those who want the ticket, too */
     struct list waiting; /* of queue_item.wait */
-    struct list bucket, ticket_bucket, age;
+    struct list bucket, id_bucket, age;
     int64_t until_ms;
 };
 
@@ -38,13 +39,13 @@ struct dedupe_entry *dedupe_find(struct dedupe *dedupe, const uint8_t digest[QUE
 struct dedupe_entry *dedupe_add(struct dedupe *dedupe, const uint8_t digest[QUEUE_DIGEST_BYTES],
                                 int64_t now_ms);
 
-/* Its request is stored, under that ticket. */
-void dedupe_store(struct dedupe *dedupe, struct dedupe_entry *entry, const char *ticket);
+/* Its request is stored, as that message and under that ticket. */
+void dedupe_store(struct dedupe *dedupe, struct dedupe_entry *entry, uint64_t id, const char *ticket);
 
 /* Forgets an entry: its request was not stored after all. */
 void dedupe_remove(struct dedupe *dedupe, struct dedupe_entry *entry);
 
-/* Forgets the request with that ticket, if it is known: it will not be delivered after all. */
-void dedupe_forget(struct dedupe *dedupe, const char *ticket);
+/* Forgets the request that is that message, if it is known: it will not be delivered after all. */
+void dedupe_forget(struct dedupe *dedupe, uint64_t id);
 
 #endif

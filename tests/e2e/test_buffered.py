@@ -262,6 +262,19 @@ def test_a_request_that_expired_unsent_is_taken_when_it_comes_again(net):
     assert net.caller(calls).call(b"same") == [b"same"]
 
 
+def test_a_request_that_an_operator_dropped_is_taken_when_it_comes_again(net):
+    """Whether it was in memory or, behind a thousand others, on disk only."""
+    calls = buffered(net, net.endpoint(), queue={"dedupe": "60s"})
+    proxyd = net.proxyd(calls)
+    ids = [int(ticket[:16], 16) for ticket in store_all(net, calls, numbered(2000))]
+    assert ctl(proxyd, "queue", "calls", "drop", ids[0], ids[-1], ids[-2]) == "dropped: 3 of 3\n"
+    store_all(net, calls, [b"0", b"1999", b"1"])
+    proxyd.wait_for(calls, queued=1999, dropped={"operator": 3, "duplicate": 1})
+    restart(proxyd)
+    store_all(net, calls, [b"1998", b"1999"])
+    proxyd.wait_for(calls, queued=2000, dropped={"duplicate": 1})
+
+
 def test_identical_requests_of_one_caller_get_the_first_ones_ticket(net):
     calls = buffered(net, net.endpoint(), queue={"dedupe": "60s"})
     proxyd = net.proxyd(calls)

@@ -766,10 +766,11 @@ static struct recalled {
     char ticket[QUEUE_TICKET_BYTES]; /* the last one's */
 } recalled;
 
-static void note_recalled(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
-                          int64_t taken_ms)
+static void note_recalled(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], uint64_t id,
+                          const char *ticket, int64_t taken_ms)
 {
     struct recalled *to = context;
+    (void)id;
     (void)taken_ms;
     if (to->count++ == 0)
         to->first = digest[0];

@@ -144,11 +144,12 @@ static void note_dead(void *context, bool is_ok, const struct queue_entry *entri
     }
 }
 
-static void note_remembered(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], const char *ticket,
-                            int64_t taken_ms)
+static void note_remembered(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], uint64_t id,
+                            const char *ticket, int64_t taken_ms)
 {
     uint64_t number;
     (void)context;
+    (void)id;
     (void)ticket;
     (void)taken_ms;
     memcpy(&number, digest, sizeof number);
