@@ -471,17 +471,22 @@ static uint64_t wider(uint64_t limit, uint64_t other)
 static struct port *take_call(const struct sockaddr_storage *place)
 {
     struct guard_call *taken = NULL;
+    struct zmtp_limits widest = {1, 1};
     LIST_EACH (link, &guard.calls) {
         struct guard_call *call = LIST_ENTRY(link, struct guard_call, link);
         if (!is_same_place(&call->place, place))
             continue;
         taken = taken ? taken : call;
-        struct zmtp_limits *message = &taken->port->message;
-        message->max_bytes = wider(message->max_bytes, call->port->message.max_bytes);
-        message->max_frames = wider(message->max_frames, call->port->message.max_frames);
+        widest.max_bytes = wider(widest.max_bytes, call->port->message.max_bytes);
+        widest.max_frames = wider(widest.max_frames, call->port->message.max_frames);
     }
     if (!taken)
         return NULL;
+    LIST_EACH (link, &guard.calls) {
+        struct guard_call *call = LIST_ENTRY(link, struct guard_call, link);
+        if (is_same_place(&call->place, place))
+            call->port->message = widest;
+    }
     list_remove(&taken->link);
     atomic_fetch_sub(&calls_waiting, 1);
     return taken->port;
