@@ -32,8 +32,8 @@ static int memory_is_short(char *err, size_t err_size)
 /* ---- queue ---- */
 
 /* What the store remembers of requests. */
-static void recall(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], uint64_t id,
-                   const char *ticket, int64_t taken_ms)
+static void recall(void *context, const uint8_t digest[QUEUE_DIGEST_BYTES], uint64_t id, const char *ticket,
+                   int64_t taken_ms)
 {
     struct dedupe *dedupe = ((struct chain *)context)->dedupe;
     bool is_known = dedupe_find(dedupe, digest, taken_ms) != NULL;
