@@ -81,7 +81,10 @@ static void tell_settled(void *context, bool is_ok, const struct queue_entry *en
 /* A page is answered when all before it is committed, whatever is on it. */
 void ask_settle(struct ask *ask, struct queue *queue)
 {
-    queue_page(queue, false, ask->id, 1, false, tell_settled, ask);
+    if (queue_fd(queue) == -1)
+        ask_end(ask, true, true); /* in memory, where a page is a walk through all there is */
+    else
+        queue_page(queue, false, ask->id, 1, false, tell_settled, ask);
 }
 
 static void tell_ticket(void *context, bool is_ok, enum queue_ticket state, const struct message *reply,
