@@ -254,7 +254,8 @@ static json_t *answer_batch(struct control *control, const json_t *batch)
     return answers;
 }
 
-static void answer(struct control *control, struct message *envelope, const void *data, size_t size)
+/* Returns what that counts for in a turn. */
+static size_t answer(struct control *control, struct message *envelope, const void *data, size_t size)
 {
     json_t *request = json_loadb(data, size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
     json_t *reply = !request                 ? refusal(RPC_PARSE_ERROR, "not JSON")
@@ -262,7 +263,9 @@ static void answer(struct control *control, struct message *envelope, const void
                                              : answer_request(control, request, envelope);
     if (reply)
         send_json(control, envelope, reply);
+    size_t count = 1 + json_array_size(request);
     json_decref(request);
+    return count;
 }
 
 /* ---- reload ---- */
@@ -334,14 +337,15 @@ bool control_turn(struct control *control, int64_t now_ms)
                                               .max_frames = ADDRESS_FRAMES_MAX};
     control->now_ms = now_ms;
     answer_questions(control);
-    for (int i = 0; i < REQUESTS_PER_TURN; i++) {
+    for (size_t done = 0; done < REQUESTS_PER_TURN;) {
+        size_t count = 1;
         struct message envelope, body;
         message_init(&envelope);
         message_init(&body);
         enum wire_received received = wire_receive(&control->socket, &limits, &envelope, &body);
         if (received == WIRE_MESSAGE && body.count == 1) {
             zmq_msg_t *frame = message_frame(&body, 0);
-            answer(control, &envelope, zmq_msg_data(frame), zmq_msg_size(frame));
+            count = answer(control, &envelope, zmq_msg_data(frame), zmq_msg_size(frame));
         } else if (received == WIRE_MESSAGE) {
             send_json(control, &envelope, refusal(RPC_INVALID_REQUEST, "a request is one frame"));
         } else if (received == WIRE_TOO_LARGE && envelope.count > 0) {
@@ -351,6 +355,7 @@ bool control_turn(struct control *control, int64_t now_ms)
         message_close(&body);
         if (received == WIRE_NONE)
             return false;
+        done += count;
     }
     return true;
 }

@@ -11,6 +11,7 @@ import subprocess
 import time
 
 import pytest
+import zmq
 
 from exposition import Metrics
 from harness import FACTOR, ROOT, balance_error, eventually, free_endpoint, host_port
@@ -286,6 +287,25 @@ def drained(connection):
     except TimeoutError:
         return None
     return data
+
+
+def test_batches_on_the_control_socket_let_others_in(net):
+    """A batch is a turn of the loop that serves both."""
+    web = Web(net, *[net.chain("rep-pub", name=f"c{number}") for number in range(10)])
+    batch = json.dumps([{"jsonrpc": "2.0", "id": 1, "method": "status"}] * 32).encode()
+    with net.context.socket(zmq.DEALER) as dealer:
+        dealer.hwm, dealer.linger = 0, 0
+        dealer.connect(web.proxyd.control_endpoint)
+        for _ in range(300):
+            dealer.send_multipart([b"", batch])
+        dealer.recv_multipart()
+        for _ in range(5):
+            assert web.ask("/healthz")[0] == 200
+        answered = 1
+        while dealer.poll(0):
+            dealer.recv_multipart()
+            answered += 1
+    assert answered < 5 * 16
 
 
 def test_who_takes_too_long_is_ended(web):
