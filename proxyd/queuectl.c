@@ -219,10 +219,11 @@ int queuectl_run(enum command_id id, char **words, int count, bool is_json, queu
     const char *action = words[1], *argument = count > 2 ? words[2] : NULL;
     if (id == COMMAND_TICKET)
         return run_ticket(&session, words[1]);
+    bool is_from_first = !argument || strcmp(argument, "0") == 0;
     if (strcmp(action, "list") == 0 && count <= 3)
-        return are_ids(&session, words + 2, count - 2) ? run_list(&session, argument) : STATUS_USAGE;
+        return is_from_first || are_ids(&session, &words[2], 1) ? run_list(&session, argument) : STATUS_USAGE;
     if (id == COMMAND_QUEUE && count == 3 && strcmp(action, "peek") == 0)
-        return are_ids(&session, words + 2, 1) ? run_peek(&session, argument) : STATUS_USAGE;
+        return are_ids(&session, &words[2], 1) ? run_peek(&session, argument) : STATUS_USAGE;
     if (id == COMMAND_QUEUE && count == 3 && strcmp(action, "export") == 0)
         return run_export(&session, argument);
     if (argument && (strcmp(action, "drop") == 0 || (id == COMMAND_DEAD && strcmp(action, "retry") == 0)))

@@ -446,6 +446,7 @@ def test_proxyctl_lists_shows_drops_and_exports_what_is_queued(net, tmp_path):
     page = ctl_json(proxyd, "queue", "calls", "list")
     assert len(page["messages"]) == 20 and {entry["state"] for entry in page["messages"]} == {"queued"}
     rest = ctl_json(proxyd, "queue", "calls", "list", page["next"])
+    assert ctl_json(proxyd, "queue", "calls", "list", "0")["next"] == page["next"]
     assert len(rest["messages"]) == 5 and rest["next"] is None
     ids = [entry["id"] for entry in page["messages"] + rest["messages"]]
     assert ids == sorted(ids, key=int) and len(set(ids)) == 25
