@@ -28,6 +28,7 @@
 #define DEADLINE_MS 10000
 
 static const char greeting[64] = "\xFF\0\0\0\0\0\0\0\1\x7F\3\0NULL";
+static const char publisher[] = "\4\x19\5READY\13Socket-Type\0\0\0\3PUB";
 static const char ready[] = "\4\x1C\5READY\13Socket-Type\0\0\0\6DEALER";
 
 /* What the events said, in one line each. */
@@ -183,12 +184,17 @@ static bool read_exactly(int fd, uint8_t *data, size_t size)
 }
 
 /* libzmq takes messages only after its own READY went out. */
-static bool shake_hands(int fd)
+static bool shake_hands_as(int fd, const char *own, size_t size)
 {
     uint8_t theirs[256];
     say(fd, greeting, sizeof greeting);
-    say(fd, ready, sizeof ready - 1);
+    say(fd, own, size);
     return read_exactly(fd, theirs, 64) && read_exactly(fd, theirs, 2) && read_exactly(fd, theirs, theirs[1]);
+}
+
+static bool shake_hands(int fd)
+{
+    return shake_hands_as(fd, ready, sizeof ready - 1);
 }
 
 /* A finished handshake and one request; true when the ROUTER has it. */
@@ -611,14 +617,6 @@ static void *subscribe_to(const struct house *house, const char *endpoint, uint6
     return subscriber;
 }
 
-static void publish(int fd, const void *bytes, size_t size)
-{
-    static const char publisher[] = "\4\x19\5READY\13Socket-Type\0\0\0\3PUB";
-    say(fd, greeting, sizeof greeting);
-    say(fd, publisher, sizeof publisher - 1);
-    say(fd, bytes, size);
-}
-
 static void whom_we_connect_to_is_cut_for_what_it_sends(void **state)
 {
     (void)state;
@@ -640,7 +638,8 @@ static void whom_we_connect_to_is_cut_for_what_it_sends(void **state)
         int listener = listen_at(&places[i], sizes[i], endpoint, sizeof endpoint);
         void *subscriber = subscribe_to(&house, endpoint, 100, &call);
         int fd = accept(listener, NULL, NULL);
-        publish(fd, "\1\x32", 2); /* 50 bytes, and more to come */
+        assert_true(shake_hands_as(fd, publisher, sizeof publisher - 1));
+        say(fd, "\1\x32", 2); /* 50 bytes, and more to come */
         assert_true(is_alive(fd));
         assert_int_equal(cut(), i);
         char body[50] = {0};
@@ -691,7 +690,9 @@ static void calls_to_one_place_get_the_widest_of_their_limits(void **state)
     for (int i = 0; i < 2; i++) {
         char body[2 + 50] = "\0\x32", rest[256];
         int fd = accept(listener, NULL, NULL);
-        publish(fd, body, sizeof body);
+        say(fd, greeting, sizeof greeting);
+        say(fd, publisher, sizeof publisher - 1);
+        say(fd, body, sizeof body);
         shutdown(fd, SHUT_WR);
         ssize_t got;
         while ((got = recv(fds[i], rest, sizeof rest, 0)) > 0)
