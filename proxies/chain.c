@@ -1119,8 +1119,8 @@ static void turn(struct chain *chain, int64_t now_ms)
     queue_stats(chain->queue, &stats);
     kind->back->tick(chain->back, stats.queued, now_ms);
     settle_outcomes(chain, now_ms);
+    end_overdue(chain, now_ms); /* before: what was stored too late is not sent */
     send_messages(chain, now_ms);
-    end_overdue(chain, now_ms);
     end_patience(chain, now_ms);
     end_storing(chain, now_ms);
     end_pending(chain, now_ms);

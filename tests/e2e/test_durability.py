@@ -129,6 +129,18 @@ def test_a_disk_that_hangs_keeps_no_caller_waiting_beyond_max_age(net):
     proxyd.kill()
 
 
+def test_what_is_stored_too_late_is_not_sent(net):
+    server = net.rep()
+    calls = buffered(net, server, queue={"max_age": "300ms"})
+    proxyd = on_slow_disk(net, calls, 1000)
+    pipeline = net.pipeline(calls)
+    pipeline.send(b"x")
+    assert outcomes(pipeline.wait(seconds=2)) == {"store-failed": 1}
+    proxyd.wait_for(calls, accepted=1, expired=1, queued=0, inflight=0, recreates=0)
+    assert server.bodies == []
+    proxyd.kill()
+
+
 def test_calls_that_come_together_share_a_sync(net):
     """A hundred at 100 ms a sync, in three syncs at most."""
     calls = buffered(net, net.endpoint())
